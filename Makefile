@@ -1,0 +1,43 @@
+# `make demo` and `make test` set up what they need in .venv; nothing else has to be installed first but Python 3.11+.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+# one thread per process: the numbers do not depend on the machine's cores, and two processes do not fight for them
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all lint types bench docs clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[extract,bench,dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m manifoldzoo demo --output runs/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow editable installs, so it checks the package as a user would install it
+types: $(STAMP)
+	rm -rf build/types
+	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
+	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p manifoldzoo
+
+bench: $(STAMP)
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_reference.py
+
+clean:
+	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

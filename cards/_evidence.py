@@ -1,0 +1,158 @@
+"""Evidence: machine-readable records of what was checked, bound to an artifact digest."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["pass", "fail", "not run", "cannot decide"]
+RUNG_NAMES: dict[int, str] = {
+    1: "valid",
+    2: "reproduces",
+    3: "gates",
+    4: "specific",
+    5: "transfers",
+    6: "model-derived",
+}
+"""The evidence ladder: number and name of each rung."""
+PUBLISH_RUNG = 3
+"""``publish`` demands this rung and all below it."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    """Immutable model that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NullSummary(Frozen):
+    """Summary of a null distribution: how many draws, and where they lie."""
+
+    kind: str
+    n: int = Field(ge=1)
+    mean: float
+    sd: float = Field(ge=0)
+    minimum: float
+    maximum: float
+    quantiles: dict[str, float] = Field(default_factory=dict)
+    n_arrangements: float | None = None
+    """Distinct arrangements the blocks allow (``None`` where not counted)."""
+
+
+class Record(Frozen):
+    """One check: a statistic against a threshold, or the reason why there is none.
+
+    ``status`` of a record with both a statistic and a threshold is derived, not stored free: a record whose
+    status contradicts its own numbers fails validation.
+    """
+
+    gate: str
+    status: Status
+    reason: str
+    statistic: float | None = None
+    threshold: float | None = None
+    direction: Literal[">=", "<=", "<", ">"] | None = None
+    decides: bool = True
+    """Whether the record counts towards its rung; ``False`` marks a figure shown as a warning only."""
+    n: int | None = None
+    seed: int | None = None
+    null: NullSummary | None = None
+    details: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
+
+
+class RungResult(Frozen):
+    """All records of one rung and the status they add up to."""
+
+    rung: int = Field(ge=1, le=6)
+    name: str
+    status: Status
+    reason: str
+    records: list[Record] = Field(default_factory=list)
+
+
+class EvidenceRun(Frozen):
+    """One validation run, stored as ``evidence/<started>-<digest>.json`` beside the artifact."""
+
+    evidence_version: Literal[1] = 1
+    artifact_digest: Sha256
+    reference: str
+    panel_digest: Sha256 | None = None
+    started: datetime
+    seconds: float = Field(ge=0)
+    software: dict[str, str]
+    rungs: list[RungResult]
+    allowed_below: str | None = None
+    """Reason given to publish below rung 3; kept for good."""
+
+
+def holds(statistic: float, direction: str, threshold: float) -> bool:
+    """Whether ``statistic direction threshold`` is true."""
+    return {
+        ">=": statistic >= threshold,
+        "<=": statistic <= threshold,
+        ">": statistic > threshold,
+        "<": statistic < threshold,
+    }[direction]
+
+
+def judge(
+    gate: str,
+    statistic: float,
+    direction: Literal[">=", "<=", "<", ">"],
+    threshold: float,
+    *,
+    n: int | None = None,
+    seed: int | None = None,
+    null: NullSummary | None = None,
+    decides: bool = True,
+    **details: float | int | str | bool | None,
+) -> Record:
+    """Make the record of a statistic held against a threshold; a non-finite statistic fails."""
+    finite = statistic == statistic and abs(statistic) != float("inf")
+    passed = finite and holds(statistic, direction, threshold)
+    said = f"{statistic:.4g} {direction} {threshold:g}" if passed else f"{statistic:.4g}, needed {direction} {threshold:g}"
+    return Record(
+        gate=gate,
+        status="pass" if passed else "fail",
+        reason=said,
+        statistic=statistic if finite else None,
+        threshold=threshold,
+        direction=direction,
+        n=n,
+        seed=seed,
+        null=null,
+        decides=decides,
+        details=details,
+    )
+
+
+def undecided(gate: str, reason: str, *, status: Literal["not run", "cannot decide"] = "cannot decide") -> Record:
+    """Make the record of a check that gave no answer."""
+    return Record(gate=gate, status=status, reason=reason)
+
+
+def conclude(rung: int, records: list[Record]) -> RungResult:
+    """Add records up: any fail fails; else any without an answer leaves the rung open; else it passes."""
+    deciding = [record for record in records if record.decides]
+    for status in ("fail", "cannot decide", "not run"):
+        found = [record for record in deciding if record.status == status]
+        if found:
+            reason = "; ".join(f"{record.gate}: {record.reason}" for record in found)
+            return RungResult(rung=rung, name=RUNG_NAMES[rung], status=status, reason=reason, records=records)
+    if not deciding:
+        return RungResult(rung=rung, name=RUNG_NAMES[rung], status="not run", reason="no check was run", records=records)
+    reason = f"{len(deciding)} checks passed"
+    return RungResult(rung=rung, name=RUNG_NAMES[rung], status="pass", reason=reason, records=records)
+
+
+def rung_reached(rungs: list[RungResult]) -> int:
+    """Highest rung passed with every rung below it passed; 0 for none."""
+    passed = {result.rung for result in rungs if result.status == "pass"}
+    reached = 0
+    while reached + 1 in passed:
+        reached += 1
+    return reached
