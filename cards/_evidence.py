@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Status = Literal["pass", "fail", "not run", "cannot decide"]
 RUNG_NAMES: dict[int, str] = {
@@ -63,6 +63,17 @@ class Record(Frozen):
     null: NullSummary | None = None
     details: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _status_follows_from_numbers(self) -> Record:
+        if self.statistic is None or self.threshold is None or self.direction is None:
+            if self.status == "pass" and self.threshold is not None:
+                raise ValueError(f"{self.gate}: a pass against a threshold needs its statistic")
+            return self
+        expected = "pass" if holds(self.statistic, self.direction, self.threshold) else "fail"
+        if self.status != expected:
+            raise ValueError(f"{self.gate}: status {self.status!r} contradicts {self.statistic} {self.direction} {self.threshold}")
+        return self
+
 
 class RungResult(Frozen):
     """All records of one rung and the status they add up to."""
@@ -72,6 +83,13 @@ class RungResult(Frozen):
     status: Status
     reason: str
     records: list[Record] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _status_follows_from_records(self) -> RungResult:
+        status, _ = _add_up(self.records)
+        if self.status != status:
+            raise ValueError(f"rung {self.rung} says {self.status!r} but its records add up to {status!r}")
+        return self
 
 
 class EvidenceRun(Frozen):
@@ -135,18 +153,28 @@ def undecided(gate: str, reason: str, *, status: Literal["not run", "cannot deci
     return Record(gate=gate, status=status, reason=reason)
 
 
-def conclude(rung: int, records: list[Record]) -> RungResult:
-    """Add records up: any fail fails; else any without an answer leaves the rung open; else it passes."""
+def _add_up(records: list[Record]) -> tuple[Status, str]:
+    """Status and reason that records add up to: any fail fails, then any open question leaves it open."""
     deciding = [record for record in records if record.decides]
-    for status in ("fail", "cannot decide", "not run"):
+    statuses: tuple[Status, ...] = ("fail", "cannot decide", "not run")
+    for status in statuses:
         found = [record for record in deciding if record.status == status]
         if found:
-            reason = "; ".join(f"{record.gate}: {record.reason}" for record in found)
-            return RungResult(rung=rung, name=RUNG_NAMES[rung], status=status, reason=reason, records=records)
+            return status, "; ".join(f"{record.gate}: {record.reason}" for record in found)
     if not deciding:
-        return RungResult(rung=rung, name=RUNG_NAMES[rung], status="not run", reason="no check was run", records=records)
-    reason = f"{len(deciding)} checks passed"
-    return RungResult(rung=rung, name=RUNG_NAMES[rung], status="pass", reason=reason, records=records)
+        return "not run", "no check was run"
+    return "pass", f"{len(deciding)} checks passed"
+
+
+def conclude(rung: int, records: list[Record]) -> RungResult:
+    """Add the records of a rung up."""
+    status, reason = _add_up(records)
+    return RungResult(rung=rung, name=RUNG_NAMES[rung], status=status, reason=reason, records=records)
+
+
+def not_run(rung: int, reason: str) -> RungResult:
+    """Make the result of a rung that was not tried."""
+    return conclude(rung, [Record(gate=RUNG_NAMES[rung], status="not run", reason=reason)])
 
 
 def rung_reached(rungs: list[RungResult]) -> int:

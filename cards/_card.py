@@ -1,0 +1,228 @@
+"""The card: what an artifact is, from what it was made, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from ._errors import FormatError
+from ._evidence import Frozen, Sha256
+from ._names import NAME_PATTERN, VERSION_PATTERN
+
+CARD_VERSION = 1
+
+
+def _check_licence(licence: str) -> str:
+    """SPDX expression in canonical spelling."""
+    try:
+        return str(canonicalize_license_expression(licence))
+    except InvalidLicenseExpression as error:
+        raise ValueError(f"{licence!r} is not an SPDX licence expression") from error
+
+
+Licence = Annotated[str, AfterValidator(_check_licence)]
+Text = Annotated[str, Field(min_length=1)]
+Scalar = bool | int | float | str | None
+
+
+class SourceModel(Frozen):
+    """The foundation model that the operator was read from."""
+
+    name: Text
+    architecture: Text
+    digest: Sha256
+    revision: str | None = None
+    licence: Licence
+    url: str | None = None
+    note: str = ""
+
+
+class Operator(Frozen):
+    """Stage 1: which matrix was read, over which cells."""
+
+    kind: Literal["attention_mean"]
+    combination: Literal["drift", "mean"]
+    n_blocks: int = Field(ge=1)
+    numerical_rank: list[int]
+    n_cells: int = Field(ge=1)
+    n_skipped_cells: int = Field(ge=0)
+    cells_digest: Sha256
+    pairs_seen: float = Field(ge=0, le=1)
+    """Fraction of gene pairs seen together in at least one cell."""
+
+
+class Adaptor(Frozen):
+    """Stage 2: how the head was fitted."""
+
+    kind: Literal["let-anchor"]
+    n_components: int = Field(ge=1)
+    loss: float
+    beta: float
+    parameters: dict[str, Scalar]
+
+
+class Readout(Frozen):
+    """Stage 3: one linear task on the latent coordinates."""
+
+    task: Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+    kind: Literal["linear"]
+    classes: Annotated[list[Text], Field(min_length=2)]
+    n_cells: int = Field(ge=1)
+    parameters: dict[str, Scalar]
+
+
+class Extraction(Frozen):
+    """The extractor, its settings and the software it ran with."""
+
+    extractor: Text
+    recipe: Text
+    seed: int
+    operator: Operator
+    adaptor: Adaptor
+    readouts: list[Readout]
+    software: dict[str, str]
+
+
+class PanelFileEntry(Frozen):
+    """One file the panel was built from."""
+
+    name: Text
+    sha256: Sha256
+    n_cells: int = Field(ge=0)
+    cells_digest: Sha256
+    n_missing_genes: int = Field(ge=0)
+    source: str = ""
+
+
+class AnchorEntry(Frozen):
+    """One anchor: the centroid of cells sharing study, donor, tissue and cell type."""
+
+    study: Text
+    donor: Text
+    tissue: Text
+    cell_type: Text
+    stage: Text
+    branch: Text
+    n_cells: int = Field(ge=1)
+
+
+class PanelManifest(Frozen):
+    """The extraction panel; its anchor centroids travel in ``manifold.safetensors``."""
+
+    digest: Sha256
+    min_cells: int = Field(ge=1)
+    files: Annotated[list[PanelFileEntry], Field(min_length=1)]
+    anchors: Annotated[list[AnchorEntry], Field(min_length=3)]
+
+
+class StageEntry(Frozen):
+    """One stage of the ruler."""
+
+    id: Text
+    label: Text
+    ontology_id: str
+    branch: Text
+
+
+class EdgeEntry(Frozen):
+    """One developmental step, with where it comes from."""
+
+    child: Text
+    parent: Text
+    source: Text
+
+
+class Ruler(Frozen):
+    """The target distances: a stage graph, never derived from the model."""
+
+    name: Text
+    version: Text
+    digest: Sha256
+    root: Text
+    licence: Licence
+    stages: list[StageEntry]
+    edges: list[EdgeEntry]
+
+
+class Tolerance(Frozen):
+    """How far a reproduced test vector may lie from the shipped one."""
+
+    rtol: float = Field(gt=0, le=1e-2)
+    atol: float = Field(gt=0, le=1e-2)
+
+
+class GeneAnnotation(Frozen):
+    """The gene axis, in ``genes.tsv``."""
+
+    n: int = Field(ge=1)
+    n_ensembl: int = Field(ge=0)
+    organism: Text
+    source: Text
+    coverage_floor: float = Field(ge=0, le=1)
+
+
+class Citation(Frozen):
+    """One work to cite."""
+
+    key: Text
+    text: Text
+    doi: str | None = None
+    url: str | None = None
+
+
+class Card(Frozen):
+    """Everything a reader must know of an artifact; immutable and part of its identity.
+
+    The evidence is kept beside it, bound to the artifact digest, because it may grow.
+    """
+
+    card_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+    version: Annotated[str, Field(pattern=VERSION_PATTERN)]
+    title: Text
+    description: Text
+    scale: Literal["log1p_cp10k"]
+    licence: Licence
+    source_model: SourceModel
+    extraction: Extraction
+    panel: PanelManifest
+    ruler: Ruler
+    genes: GeneAnnotation
+    test_vectors: Tolerance
+    citations: Annotated[list[Citation], Field(min_length=1)]
+    parent: str | None = None
+    """Reference of the artifact that this one was derived from."""
+    intended_use: Text
+    limits: Annotated[list[Text], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _stages_are_known(self) -> Card:
+        known = {stage.id for stage in self.ruler.stages}
+        strangers = sorted({anchor.stage for anchor in self.panel.anchors} - known)
+        if strangers:
+            raise ValueError(f"panel stages {strangers} are not stages of the ruler {self.ruler.name!r}")
+        tasks = [readout.task for readout in self.extraction.readouts]
+        if len(set(tasks)) != len(tasks):
+            raise ValueError(f"readout tasks must differ, got {tasks}")
+        return self
+
+
+def parse_card(document: Any, *, where: str = "card.json") -> Card:
+    """Validate a card document.
+
+    Raises
+    ------
+    FormatError
+        If it does not follow the schema; the message names the first offending field.
+    """
+    try:
+        return Card.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the card"
+        raise FormatError(
+            f"{where} fails the card schema at {field!r}: {first['msg']} ({error.error_count()} problems in all).",
+            "`manifoldzoo info NAME --json` shows a valid card.",
+        ) from error

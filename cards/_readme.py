@@ -1,0 +1,155 @@
+"""Rendering a card and its evidence to the README of a Hub repository."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import yaml
+
+from ._card import Card
+from ._evidence import RUNG_NAMES, EvidenceRun, rung_reached
+
+_HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0", "cc-by-sa-4.0"})
+
+
+def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figures: Sequence[str] = ()) -> str:
+    """Render Markdown with the metadata block that the Hub reads.
+
+    Parameters
+    ----------
+    card
+        The card.
+    digest
+        Artifact digest.
+    evidence
+        Validation runs; those bound to another digest are left out.
+    figures
+        Names of the files in ``figures/``.
+
+    Returns
+    -------
+    The README. Every figure in it comes from the card or from an evidence record.
+    """
+    bound = [run for run in evidence if run.artifact_digest == digest]
+    sections = [
+        _metadata(card),
+        f"# {card.title}\n\n{card.description}\n",
+        *(f"![{name.rsplit('.', 1)[0].replace('_', ' ')}](figures/{name})\n" for name in figures),
+        _usage(card),
+        _evidence(bound),
+        _making(card),
+        _panel(card),
+        "## Intended use\n\n" + card.intended_use + "\n",
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in card.limits) + "\n",
+        "## Cite\n\n" + "\n".join(f"- {_cited(c.text, c.doi, c.url)}" for c in card.citations) + "\n",
+        f"## Identity\n\n`{card.name}@{card.version}`, artifact digest `{digest}`.\n",
+    ]
+    return "\n".join(sections)
+
+
+def _metadata(card: Card) -> str:
+    """YAML front matter with fields and values that the Hub accepts."""
+    licence = card.licence.lower()
+    fields: dict[str, object] = {
+        "library_name": "manifoldzoo",
+        "license": licence if licence in _HUB_LICENCES else "other",
+        "tags": ["manifoldzoo", "biology", "single-cell", "scRNA-seq", card.name, card.extraction.extractor],
+    }
+    if fields["license"] == "other":
+        fields["license_name"] = licence
+    return "---\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) + "---\n"
+
+
+def _usage(card: Card) -> str:
+    """The few lines that use the artifact."""
+    key = card.name.replace("-", "_")
+    return (
+        "## Use\n\n```python\nimport manifoldzoo as mz\n\n"
+        f'manifold = mz.load("{card.name}@{card.version}")\n'
+        f"manifold.transform(adata)  # writes adata.obsm['X_{key}'], {card.extraction.adaptor.n_components} columns\n```\n"
+    )
+
+
+def _evidence(runs: Sequence[EvidenceRun]) -> str:
+    """Rung table and records of the newest run."""
+    if not runs:
+        return "## Evidence\n\nNo validation run travels with this artifact.\n"
+    best = max(runs, key=lambda run: (rung_reached(run.rungs), run.started))
+    reached = rung_reached(best.rungs)
+    lines = [
+        "## Evidence\n",
+        f"Highest rung reached: **{reached}** of 6"
+        + (f" ({RUNG_NAMES[reached]})." if reached else ".")
+        + f" Run of {best.started:%Y-%m-%d}; repeat it with `manifoldzoo validate`.\n",
+        "| rung | | status | why |",
+        "| --- | --- | --- | --- |",
+    ]
+    by_rung = {result.rung: result for result in best.rungs}
+    for rung, name in RUNG_NAMES.items():
+        result = by_rung.get(rung)
+        lines.append(f"| {rung} | {name} | {result.status} | {_cell(result.reason)} |" if result else f"| {rung} | {name} | not run | |")
+    lines += ["", "| check | statistic | needed | n | status |", "| --- | --- | --- | --- | --- |"]
+    for result in best.rungs:
+        for record in result.records:
+            statistic = "" if record.statistic is None else f"{record.statistic:.4g}"
+            needed = "" if record.threshold is None else f"{record.direction} {record.threshold:g}"
+            status = record.status if record.decides else "shown only, never decides"
+            lines.append(f"| {_cell(record.gate)} | {statistic} | {needed} | {record.n or ''} | {status} |")
+    if best.allowed_below:
+        lines += ["", f"**Published below rung 3**, reason given: {best.allowed_below}"]
+    return "\n".join(lines) + "\n"
+
+
+def _making(card: Card) -> str:
+    """How it was made."""
+    made = card.extraction
+    source, operator, adaptor = card.source_model, made.operator, made.adaptor
+    lines = [
+        "## How it was made\n",
+        f"- Source model: {source.name} ({source.architecture}), digest `{source.digest[:16]}`, licence {source.licence}."
+        + (f" {source.note}" if source.note else ""),
+        f"- Operator: {operator.kind}, {operator.combination}, {operator.n_blocks} x {card.genes.n} x {card.genes.n}, "
+        f"numerical rank {', '.join(map(str, operator.numerical_rank))}; {operator.n_cells} cells; "
+        f"{operator.pairs_seen:.1%} of gene pairs seen.",
+        f"- Adaptor: {adaptor.kind}, {adaptor.n_components} coordinates, "
+        + ", ".join(f"{key} {value}" for key, value in sorted(adaptor.parameters.items()))
+        + ".",
+        *(
+            f"- Readout {readout.task}: {readout.kind}, {len(readout.classes)} classes, {readout.n_cells} cells."
+            for readout in made.readouts
+        ),
+        f"- Ruler: {card.ruler.name} {card.ruler.version}, {len(card.ruler.stages)} stages, "
+        f"{len({stage.branch for stage in card.ruler.stages})} branches, rooted at {card.ruler.root}.",
+        f"- Seed {made.seed}; "
+        + ", ".join(f"{name} {version}" for name, version in sorted(made.software.items()))
+        + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _panel(card: Card) -> str:
+    """The studies that the panel was built from."""
+    anchors = Counter(anchor.study for anchor in card.panel.anchors)
+    stages = len({anchor.stage for anchor in card.panel.anchors})
+    lines = [
+        "## Extraction panel\n",
+        f"{len(card.panel.anchors)} anchors (centroids of at least {card.panel.min_cells} cells), {stages} stages.\n",
+        "| study | cells | anchors | genes missing | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for file in card.panel.files:
+        study = file.name.rsplit(".", 1)[0]
+        lines.append(f"| {_cell(study)} | {file.n_cells} | {anchors.get(study, 0)} | {file.n_missing_genes} | {_cell(file.source)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cited(text: str, doi: str | None, url: str | None) -> str:
+    """One citation with its link."""
+    link = f"https://doi.org/{doi}" if doi else url
+    return f"{text} <{link}>" if link else text
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a table cell."""
+    return text.replace("|", "\\|").replace("\n", " ")
