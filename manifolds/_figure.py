@@ -1,0 +1,205 @@
+"""The picture of a manifold: cells in the plane that shows its arms best, coloured by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards._errors import MissingExtraError
+from ._files import replacing
+from ._ruler import StageRuler
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ._manifold import Manifold
+
+# Okabe and Ito (2008), told apart with any colour vision; a stage is a shade of its branch
+PALETTE = ("#555555", "#D55E00", "#E69F00", "#009E73", "#0072B2", "#CC79A7", "#56B4E9", "#8C6D31", "#7A5195", "#117733")
+
+
+def plane(anchor_latent: NDArray[np.floating], root: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Find the plane to draw in: the first two principal axes of the anchors' directions.
+
+    Distances on the manifold are angles, so latents are scaled to unit length first; our choice. Axes are turned
+    so that the root lies to the left and below.
+
+    Parameters
+    ----------
+    anchor_latent
+        ``(n_anchors, d)``.
+    root
+        Which anchors are of the root stage, ``(n_anchors,)``.
+
+    Returns
+    -------
+    ``(d, 2)``; multiply unit latents with it.
+    """
+    unit = _unit(anchor_latent)
+    _, _, axes = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
+    chosen = axes[:2].T
+    if root.any():
+        at = unit[root].mean(axis=0) @ chosen - unit.mean(axis=0) @ chosen
+        chosen = chosen * np.where(at > 0, -1.0, 1.0)
+    return np.asarray(chosen, dtype=np.float64)
+
+
+def stage_colours(ruler: StageRuler, stages: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """A colour per stage: the hue of its branch, darker with every step away from the root."""
+    from matplotlib.colors import to_rgb
+
+    branches = list(dict.fromkeys(stage.branch for stage in ruler.stages))
+    hue = {branch: np.array(to_rgb(PALETTE[i % len(PALETTE)])) for i, branch in enumerate(branches)}
+    depth = dict(zip(stages, ruler.depth(stages), strict=True))
+    branch_of = dict(zip(stages, ruler.branch(stages), strict=True))
+    colours = {}
+    for stage in stages:
+        peers = [depth[other] for other in stages if branch_of[other] == branch_of[stage]]
+        low, high = min(peers), max(peers)
+        shade = 0.5 if high == low else (depth[stage] - low) / (high - low)
+        light = 0.55 * (1 - shade)
+        red, green, blue = hue[branch_of[stage]] * (1 - light) + light
+        colours[stage] = (float(red), float(green), float(blue))
+    return colours
+
+
+def draw_manifold(
+    manifold: Manifold,
+    latent: NDArray[np.floating],
+    stage: Sequence[str],
+    path: Path,
+    *,
+    title: str = "",
+    subtitle: str = "",
+) -> Path:
+    """Draw cells on a manifold, coloured by stage, with the anchors of its panel and the steps between stages.
+
+    Parameters
+    ----------
+    manifold
+        The manifold; its anchors fix the plane, so that pictures of different cells can be compared.
+    latent
+        Coordinates of the cells, ``(n_cells, d)``.
+    stage
+        Stage of each cell, ``(n_cells,)``; cells of unknown stages are grey.
+    path
+        PNG or SVG to write.
+    title, subtitle
+        Text above the picture.
+
+    Returns
+    -------
+    The file written.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    StoreError
+        If the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("Figures need matplotlib.", "Run `pip install 'manifoldzoo[plot]'`.") from error
+
+    ruler = manifold.ruler
+    anchors = manifold.card.panel.anchors
+    anchor_stage = np.array([anchor.stage for anchor in anchors])
+    anchor_latent = manifold.project(manifold.tensors["panel.anchors"])
+    axes_of_plane = plane(anchor_latent, anchor_stage == ruler.root)
+    anchor_xy = _unit(anchor_latent) @ axes_of_plane
+    cell_xy = _unit(latent) @ axes_of_plane
+    colours = stage_colours(ruler, [entry.id for entry in ruler.stages])
+
+    figure = Figure(figsize=(11, 7.5), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    plot = figure.add_subplot()
+    shown = [entry for entry in ruler.stages if entry.id in set(stage) | set(anchor_stage)]
+    known = np.array([colours.get(name, (0.8, 0.8, 0.8)) for name in stage])
+    order = np.random.default_rng(0).permutation(len(cell_xy))
+    plot.scatter(cell_xy[order, 0], cell_xy[order, 1], c=known[order], s=9, alpha=0.55, linewidths=0, rasterized=True)
+    centre = {name: anchor_xy[anchor_stage == name].mean(axis=0) for name in dict.fromkeys(anchor_stage.tolist())}
+    _draw_steps(plot, ruler, centre)
+    for entry in shown:
+        if entry.id in centre:
+            plot.scatter(*centre[entry.id], s=70, color=[colours[entry.id]], edgecolors="black", linewidths=0.8, zorder=4)
+    _label(plot, {entry.label: centre[entry.id] for entry in shown if entry.id in centre})
+    _legend(plot, ruler, colours)
+    plot.set(xticks=[], yticks=[], xlabel="first axis of the anchors' directions", ylabel="second axis")
+    plot.spines[["top", "right"]].set_visible(False)
+    plot.set_aspect("equal", adjustable="datalim")
+    plot.set_title(title + (f"\n{subtitle}" if subtitle else ""), loc="left", fontsize=11)
+    with replacing(path) as part:
+        figure.savefig(part, format=path.suffix.lstrip(".") or "png")
+    return path
+
+
+def _unit(latent: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Directions of latents; a zero latent stays at the origin."""
+    wide = np.asarray(latent, dtype=np.float64)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+
+
+def _draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.float64]]) -> None:
+    """Lines between stages that follow each other, over stages that the panel lacks where need be."""
+    parent = {edge.child: edge.parent for edge in ruler.edges}
+    for name, at in centre.items():
+        above = parent.get(name)
+        while above is not None and above not in centre:
+            above = parent.get(above)
+        if above is not None:
+            (x0, y0), (x1, y1) = centre[above], at
+            plot.annotate(
+                "",
+                (x1, y1),
+                (x0, y0),
+                arrowprops={"arrowstyle": "-|>", "color": "0.35", "lw": 1.0, "shrinkA": 5, "shrinkB": 5},
+                zorder=3,
+            )
+
+
+def _label(plot: Axes, places: dict[str, NDArray[np.float64]]) -> None:
+    """Names beside stage centres, pushed apart where they would overlap."""
+    from matplotlib.patheffects import withStroke
+
+    points = np.array(list(places.values()))
+    height = 0.032 * max(float(np.ptp(points[:, 1])), 1e-6)
+    taken: list[tuple[float, float]] = []
+    for name, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
+        spot = y
+        while any(abs(spot - other_y) < height and abs(x - other_x) < 0.22 * float(np.ptp(points[:, 0])) for other_x, other_y in taken):
+            spot -= height * 0.5
+        taken.append((x, spot))
+        text = plot.annotate(
+            name,
+            (x, y),
+            (x + 0.012 * float(np.ptp(points[:, 0])), spot),
+            fontsize=7.5,
+            zorder=5,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5} if abs(spot - y) > height else None,
+        )
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
+def _legend(plot: Axes, ruler: StageRuler, colours: dict[str, tuple[float, float, float]]) -> None:
+    """One entry per branch, in the colour of its deepest stage."""
+    from matplotlib.lines import Line2D
+
+    ids = [entry.id for entry in ruler.stages]
+    depth = dict(zip(ids, ruler.depth(ids), strict=True))
+    deepest: dict[str, str] = {}
+    for entry in ruler.stages:
+        if entry.branch not in deepest or depth[entry.id] > depth[deepest[entry.branch]]:
+            deepest[entry.branch] = entry.id
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=colours[stage], label=branch.replace("_", " "))
+        for branch, stage in deepest.items()
+    ]
+    plot.legend(handles=handles, title="branch (darker = later)", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)

@@ -1,0 +1,320 @@
+"""A manifold: a frozen operator, a learned head, small readouts, and the card that says what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards._card import Card
+from ..cards._errors import BadInputError, FormatError
+from ._files import Tensors, decode_tensors, encode_tensors, write_bytes
+from ._format import CARD, CRITICAL, GENES, MANIFEST, TENSORS, VECTORS, Manifest, decode_card, read_verified
+from ._genes import GeneTable
+from ._ruler import Edge, Stage, StageRuler
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifold:
+    """A loaded manifold.
+
+    Attributes
+    ----------
+    card
+        What it is, from what and how it was made.
+    genes
+        The gene axis, ``n_genes`` rows.
+    tensors
+        Every stored tensor by name: ``projection`` ``(n_genes, d)`` and ``offset`` ``(d,)`` are stages 1 and 2
+        folded; ``operator`` ``(k, n_genes, n_genes)``; ``adaptor.*``; ``readout.<task>.weights`` ``(n_classes, d)``
+        and ``.bias`` ``(n_classes,)``; ``panel.anchors`` ``(n_anchors, n_genes)``. All float32 or float64.
+    vectors
+        Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)`` and ``proba.<task>`` ``(n, n_classes)``.
+    digest
+        SHA-256 of the manifest: the artifact's identity.
+    reference
+        How it was found; the name and version if it has no other.
+    """
+
+    card: Card
+    genes: GeneTable
+    tensors: Tensors
+    vectors: Tensors
+    digest: str
+    reference: str = ""
+    path: Path | None = field(default=None, repr=False)
+    links_into: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_shapes(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Manifold {self.card.name}@{self.card.version}: {len(self.genes)} genes -> {self.n_components} "
+            f"coordinates, tasks {', '.join(self.tasks)}, digest {self.digest[:12]}>"
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the manifold."""
+        return self.card.name
+
+    @property
+    def version(self) -> str:
+        """Semantic version."""
+        return self.card.version
+
+    @property
+    def n_components(self) -> int:
+        """Number of latent coordinates ``d``."""
+        return int(self.tensors["projection"].shape[1])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the readouts."""
+        return tuple(readout.task for readout in self.card.extraction.readouts)
+
+    @cached_property
+    def ruler(self) -> StageRuler:
+        """The stage graph of the card."""
+        return StageRuler(
+            name=self.card.ruler.name,
+            version=self.card.ruler.version,
+            stages=tuple(Stage(s.id, s.label, s.ontology_id, s.branch) for s in self.card.ruler.stages),
+            edges=tuple(Edge(e.child, e.parent, e.source) for e in self.card.ruler.edges),
+            root=self.card.ruler.root,
+        )
+
+    def classes(self, task: str) -> list[str]:
+        """Class names of a readout.
+
+        Raises
+        ------
+        BadInputError
+            If the manifold has no such task.
+        """
+        for readout in self.card.extraction.readouts:
+            if readout.task == task:
+                return readout.classes
+        raise BadInputError(f"{self.name!r} has no task {task!r}.", f"Its tasks are {', '.join(self.tasks)}.")
+
+    def project(self, values: Any) -> Array:
+        """Place cells on the manifold: ``z = x P + o``.
+
+        Parameters
+        ----------
+        values
+            ``log1p`` of counts per 10,000, genes in the manifold's order, dense or sparse ``(n_cells, n_genes)``.
+
+        Returns
+        -------
+        Latent coordinates ``(n_cells, d)``, float32.
+        """
+        if values.shape[1] != len(self.genes):
+            raise BadInputError(f"Expected {len(self.genes)} genes in the manifold's order, got {values.shape[1]}.")
+        return np.asarray(values @ self.tensors["projection"] + self.tensors["offset"], dtype=np.float32)
+
+    def read_out(self, latent: Array, task: str) -> Array:
+        """Class probabilities of a task: softmax of a linear function of the coordinates.
+
+        Parameters
+        ----------
+        latent
+            ``(n_cells, d)``.
+
+        Returns
+        -------
+        ``(n_cells, n_classes)``, float32, rows sum to 1; columns as ``classes(task)``.
+        """
+        self.classes(task)
+        logits = latent @ self.tensors[f"readout.{task}.weights"].T + self.tensors[f"readout.{task}.bias"]
+        logits = logits.astype(np.float32, copy=False)
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=1, keepdims=True)
+        return logits
+
+    def transform(
+        self,
+        adata: AnnData,
+        *,
+        key_added: str | None = None,
+        layer: str | None = None,
+        gene_column: str | None = None,
+        scale: Literal["auto", "log1p", "counts"] = "auto",
+        copy: bool = False,
+    ) -> AnnData | None:
+        """Place cells on the manifold and read the tasks out.
+
+        Works on dense, CSR and CSC matrices, on backed files in pieces, and on Dask arrays.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes, human symbols or Ensembl ids.
+        key_added
+            Stem of the keys written; the manifold's name by default.
+        layer
+            Layer to read instead of ``X``.
+        gene_column
+            Column of ``var`` with symbols or Ensembl ids; ``var_names`` by default.
+        scale
+            Scale of the values. ``"auto"`` takes whole numbers for counts, with a warning.
+        copy
+            Return a changed copy instead of changing ``adata``.
+
+        Returns
+        -------
+        ``None``, or the copy. Sets the following fields:
+
+        ``adata.obsm['X_<name>']`` : float32 ``(n_obs, d)``
+            Latent coordinates.
+        ``adata.obs['<name>_<task>']`` : categorical
+            Most probable class of each task.
+        ``adata.obsm['<name>_<task>_proba']`` : float32 ``(n_obs, n_classes)``
+            Class probabilities.
+        ``adata.uns['<name>']`` : dict
+            Reference, digest, coverage, scale and class names.
+
+        Raises
+        ------
+        GeneError, LowCoverageError
+            If genes cannot be matched, or too few are there.
+        ScaleError
+            If values are negative, not finite, or on another scale than announced.
+        BadInputError
+            If there are no cells, or no such layer or column.
+
+        Warns
+        -----
+        CoverageWarning, ScaleWarning
+            See ``check_coverage`` and ``decide_scale``.
+        """
+        from ._transform import transform
+
+        return transform(
+            self, adata, key_added=key_added, layer=layer, gene_column=gene_column, scale=scale, copy=copy
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the artifact to a new or empty folder; the manifest comes last.
+
+        Raises
+        ------
+        BadInputError
+            If the folder holds something already.
+        StoreError
+            If it cannot be written.
+        """
+        target = Path(folder)
+        if target.exists() and any(target.iterdir()):
+            raise BadInputError(f"{str(target)!r} is not empty.", "Choose a new folder.")
+        contents = encode(self.card, self.genes, self.tensors, self.vectors)
+        for name in CRITICAL:
+            write_bytes(target / name, contents[name])
+        write_bytes(target / MANIFEST, Manifest.of(contents).to_bytes())
+        return target
+
+    @classmethod
+    def build(cls, card: Card, genes: GeneTable, tensors: Tensors, vectors: Tensors) -> Manifold:
+        """Assemble a manifold in memory with the digest that saving it will have."""
+        contents = encode(card, genes, tensors, vectors)
+        return cls(card, genes, tensors, vectors, Manifest.of(contents).digest, f"{card.name}@{card.version}")
+
+    @classmethod
+    def read(cls, folder: str | Path, *, reference: str = "", links_into: Path | None = None) -> Manifold:
+        """Read an artifact folder, verifying every digest first.
+
+        Parameters
+        ----------
+        folder
+            The artifact.
+        reference
+            How it was found, for messages and provenance.
+        links_into
+            Folder that symbolic links may lead into (the Hub cache); none by default.
+
+        Raises
+        ------
+        IntegrityError, FormatError, UnsafeFileError, FutureFormatError, NotFoundError
+            As ``read_verified``.
+        """
+        manifest, contents = read_verified(Path(folder), links_into=links_into)
+        card = decode_card(contents[CARD], manifest)
+        return cls(
+            card=card,
+            genes=GeneTable.from_tsv(contents[GENES]),
+            tensors=decode_tensors(contents[TENSORS], where=TENSORS),
+            vectors=decode_tensors(contents[VECTORS], where=VECTORS),
+            digest=manifest.digest,
+            reference=reference or f"{card.name}@{card.version}",
+            path=Path(folder),
+            links_into=links_into,
+        )
+
+
+def encode(card: Card, genes: GeneTable, tensors: Tensors, vectors: Tensors) -> dict[str, bytes]:
+    """Encode the load-critical files; equal input gives equal bytes."""
+    document = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return {
+        CARD: document.encode() + b"\n",
+        GENES: genes.to_tsv(),
+        TENSORS: encode_tensors(tensors),
+        VECTORS: encode_tensors(vectors),
+    }
+
+
+def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
+    """Tensor shapes that a card implies."""
+    n_genes, d, k = card.genes.n, card.extraction.adaptor.n_components, card.extraction.operator.n_blocks
+    shapes: dict[str, tuple[int, ...]] = {
+        "projection": (n_genes, d),
+        "offset": (d,),
+        "operator": (k, n_genes, n_genes),
+        "adaptor.weights": (d, k * n_genes),
+        "adaptor.bias": (k * n_genes,),
+        "adaptor.mean": (k * n_genes,),
+        "adaptor.scale": (k * n_genes,),
+        "panel.anchors": (len(card.panel.anchors), n_genes),
+    }
+    for readout in card.extraction.readouts:
+        shapes[f"readout.{readout.task}.weights"] = (len(readout.classes), d)
+        shapes[f"readout.{readout.task}.bias"] = (len(readout.classes),)
+    return shapes
+
+
+def _check_shapes(manifold: Manifold) -> None:
+    """Refuse tensors that do not fit the card and each other."""
+    expected = expected_shapes(manifold.card)
+    _compare(TENSORS, manifold.tensors, expected)
+    n = manifold.vectors["input"].shape[0] if "input" in manifold.vectors else 0
+    vectors: dict[str, tuple[int, ...]] = {"input": (n, manifold.card.genes.n), "latent": (n, expected["offset"][0])}
+    for readout in manifold.card.extraction.readouts:
+        vectors[f"proba.{readout.task}"] = (n, len(readout.classes))
+    _compare(VECTORS, manifold.vectors, vectors)
+    if len(manifold.genes) != manifold.card.genes.n:
+        raise FormatError(f"{GENES} has {len(manifold.genes)} genes, the card says {manifold.card.genes.n}.")
+
+
+def _compare(where: str, tensors: Mapping[str, NDArray[Any]], expected: dict[str, tuple[int, ...]]) -> None:
+    """Refuse missing, unknown, misshapen, non-float or non-finite tensors."""
+    if set(tensors) != set(expected):
+        missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
+        raise FormatError(f"{where} lacks the tensors {missing} and has the unknown tensors {extra}.")
+    for name, shape in expected.items():
+        array = tensors[name]
+        if array.shape != shape:
+            raise FormatError(f"{where}: tensor {name!r} has the shape {array.shape}, the card implies {shape}.")
+        if array.dtype not in (np.float32, np.float64) or not np.isfinite(array).all():
+            raise FormatError(f"{where}: tensor {name!r} is {array.dtype} or not finite, expected finite floats.")

@@ -1,0 +1,106 @@
+"""Recipes: what differs from one manifold to the next, as data."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from ..cards._card import Citation, Licence, Text
+from ..cards._errors import FormatError, NotFoundError
+from ..cards._evidence import Frozen
+from ..cards._names import NAME_PATTERN, VERSION_PATTERN
+
+
+class PanelRecipe(Frozen):
+    """How anchors and cells are taken from the files."""
+
+    min_cells: int = Field(default=5, ge=1)
+    max_cells_per_stage: int = Field(default=500, ge=1)
+
+
+class OperatorRecipe(Frozen):
+    """Stage 1."""
+
+    kind: Literal["attention_mean"] = "attention_mean"
+    combination: Literal["drift", "mean"] = "drift"
+
+
+class AdaptorRecipe(Frozen):
+    """Stage 2; see ``LetSettings`` for the meaning of each."""
+
+    kind: Literal["let-anchor"] = "let-anchor"
+    n_components: int = Field(default=10, ge=1)
+    alpha: float = Field(default=0.01, ge=0)
+    n_steps: int = Field(default=150, ge=1)
+    learning_rate: float = Field(default=0.02, gt=0)
+
+
+class ReadoutRecipe(Frozen):
+    """Stage 3: one linear task; ``label`` is the column of the panel it learns."""
+
+    task: Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+    label: Literal["stage", "branch"]
+    kind: Literal["linear"] = "linear"
+    c: float = Field(default=1.0, gt=0)
+
+
+class Recipe(Frozen):
+    """Everything an extraction needs besides a checkpoint and cells."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    version: Annotated[str, Field(pattern=VERSION_PATTERN)]
+    title: Text
+    description: Text
+    licence: Licence
+    ruler_licence: Licence
+    extractor: Text
+    seed: int = 0
+    panel: PanelRecipe = PanelRecipe()
+    operator: OperatorRecipe = OperatorRecipe()
+    adaptor: AdaptorRecipe = AdaptorRecipe()
+    readouts: list[ReadoutRecipe]
+    coverage_floor: float = Field(ge=0, le=1)
+    organism: Text = "Homo sapiens"
+    intended_use: Text
+    limits: list[Text]
+    citations: list[Citation]
+
+
+def recipe_folder(recipe: str | Path) -> Path:
+    """Folder of a recipe: a bundled one by name, or a folder that holds ``recipe.toml``.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    here = Path(__file__).parent
+    folder = Path(recipe).expanduser() if "/" in str(recipe) else here / str(recipe)
+    if not (folder / "recipe.toml").is_file():
+        bundled = sorted(path.parent.name for path in here.glob("*/recipe.toml"))
+        raise NotFoundError(
+            f"There is no recipe {str(recipe)!r}.",
+            f"Bundled recipes: {', '.join(bundled)}; or name a folder with a recipe.toml as ./FOLDER.",
+        )
+    return folder
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read and validate ``recipe.toml``.
+
+    Raises
+    ------
+    FormatError
+        Naming the first field at fault.
+    """
+    try:
+        return Recipe.model_validate(tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise FormatError(f"{folder / 'recipe.toml'} is not TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise FormatError(f"{folder / 'recipe.toml'} fails at {field!r}: {first['msg']}.") from error
