@@ -1,0 +1,94 @@
+"""Rungs 1 and 2: the artifact is intact and consistent, and gives the same numbers here."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards._errors import ZooError
+from ..cards._evidence import Record, RungResult, conclude, judge
+from ..manifolds._features import fold_projection
+from ..manifolds._format import read_verified
+from ..manifolds._manifold import Manifold, encode
+from ..manifolds._digests import anchors_digest
+
+FOLD_TOLERANCE = 1e-3
+
+
+def valid(manifold: Manifold) -> RungResult:
+    """Run rung 1: digests, schema, shapes, finite numbers, and parts that agree with each other.
+
+    Schema, shapes and finiteness are enforced when a manifold is made; what is checked here is that the bytes on
+    disk still hold, that the card's digests of panel and ruler are those of the panel and ruler it carries, and
+    that the folded projection is the fold of operator and adaptor.
+    """
+    return conclude(1, [_digests(manifold), _panel(manifold), _ruler(manifold), _fold(manifold)])
+
+
+def reproduces(manifold: Manifold) -> RungResult:
+    """Run rung 2: the shipped test vectors within the card's tolerance on this machine."""
+    tolerance, vectors = manifold.card.test_vectors, manifold.vectors
+    latent = manifold.project(vectors["input"])
+    n = len(latent)
+    records = [
+        judge("test_vectors_latent", _deviation(latent, vectors["latent"], tolerance.rtol, tolerance.atol), "<=", 1.0, n=n)
+    ]
+    for task in manifold.tasks:
+        expected = vectors[f"proba.{task}"]
+        got = manifold.read_out(vectors["latent"].astype(np.float32), task)
+        off = _deviation(got, expected, tolerance.rtol, tolerance.atol)
+        records.append(judge(f"test_vectors_{task}", off, "<=", 1.0, n=n))
+    return conclude(2, records)
+
+
+def _digests(manifold: Manifold) -> Record:
+    """The bytes on disk, or the bytes that saving would write, have the digest of the manifold."""
+    if manifold.path is None:
+        contents = encode(manifold.card, manifold.genes, manifold.tensors, manifold.vectors)
+        return _said("digests", True, f"{len(contents)} files encode; not on disk yet")
+    try:
+        manifest, _ = read_verified(manifold.path, links_into=manifold.links_into)
+    except ZooError as error:
+        return _said("digests", False, str(error))
+    return _said("digests", manifest.digest == manifold.digest, f"{len(manifest.files)} files match the manifest")
+
+
+def _panel(manifold: Manifold) -> Record:
+    """The anchors that travel in the artifact are those the card's digest names."""
+    entries = [anchor.model_dump(mode="json") for anchor in manifold.card.panel.anchors]
+    digest = anchors_digest(manifold.tensors["panel.anchors"], entries, manifold.genes.symbols)
+    return _said("panel_digest", digest == manifold.card.panel.digest, "anchors match the card's digest of the panel")
+
+
+def _ruler(manifold: Manifold) -> Record:
+    """The stage graph on the card has the digest the card gives, and the branches of the anchors are its own."""
+    ruler, anchors = manifold.ruler, manifold.card.panel.anchors
+    same = ruler.digest == manifold.card.ruler.digest
+    own = ruler.branch([anchor.stage for anchor in anchors]) == [anchor.branch for anchor in anchors]
+    return _said("ruler_digest", same and own, "stage graph matches its digest and the branches of the anchors")
+
+
+def _fold(manifold: Manifold) -> Record:
+    """The folded projection is operator times adaptor."""
+    projection, offset = fold_projection(
+        manifold.tensors["operator"],
+        manifold.tensors["adaptor.weights"],
+        manifold.tensors["adaptor.bias"],
+        manifold.tensors["adaptor.mean"],
+        manifold.tensors["adaptor.scale"],
+    )
+    stored = np.vstack([manifold.tensors["projection"], manifold.tensors["offset"]]).astype(np.float64)
+    computed = np.vstack([projection, offset])
+    off = float(np.abs(stored - computed).max() / max(float(np.abs(computed).max()), 1e-12))
+    return judge("projection_is_the_fold", off, "<=", FOLD_TOLERANCE)
+
+
+def _deviation(got: NDArray[np.floating], expected: NDArray[np.floating], rtol: float, atol: float) -> float:
+    """Largest deviation in units of the tolerance ``atol + rtol |expected|``; at most 1 is within."""
+    wide, shipped = got.astype(np.float64), expected.astype(np.float64)
+    return float((np.abs(wide - shipped) / (atol + rtol * np.abs(shipped))).max())
+
+
+def _said(gate: str, holds: bool, reason: str) -> Record:
+    """A record of a check without a statistic."""
+    return Record(gate=gate, status="pass" if holds else "fail", reason=reason if holds else f"not so: {reason}")
