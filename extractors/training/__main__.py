@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ._card import write_card
 from ._train import TrainingConfig, run
 
 
@@ -22,10 +23,15 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=TrainingConfig.n_layers)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what makes a run repeatable")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--card", nargs="+", type=Path, metavar="RUN", help="also write the card, with the reports of these finished runs"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = replace(TrainingConfig(), seed=options.seed, n_steps=options.steps, n_layers=options.layers)
     report = run(config, options.train, options.held_out, options.out, device=options.device)
+    if options.card:
+        write_card(options.out, options.card)
     print(json.dumps(report["held_out"], indent=2))
 
 

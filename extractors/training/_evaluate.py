@@ -53,10 +53,22 @@ def predict_masked(
 
 
 def score(gene: NDArray[np.int64], truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> dict[str, float]:
-    """Pearson, mean squared error, and Pearson within genes averaged over genes.
+    """Score predictions of masked values over all masked positions, and within genes.
 
-    Within-gene Pearson centres truth and prediction per gene; genes with fewer than 20 masked positions or
-    without variance in the truth are left out, and a constant prediction scores 0.
+    Parameters
+    ----------
+    gene
+        Gene index of each masked position, ``(n_masked,)``.
+    truth, predicted
+        Values on the ``log1p`` scale, ``(n_masked,)``.
+
+    Returns
+    -------
+    ``pearson`` and ``mse`` over all positions. ``within_gene_pearson``: Pearson over all positions after each
+    gene's own mean is taken from truth and prediction, so that knowing which gene it is earns nothing.
+    ``within_gene_pearson_per_gene``: the plain mean of one Pearson per gene over genes with at least 20 masked
+    positions, ``..._expressed`` over those with at least 20 non-zero ones; rare genes weigh as much as common
+    ones there. A constant prediction scores 0.
     """
     t, p = truth.astype(np.float64), predicted.astype(np.float64)
     n_genes = int(gene.max()) + 1
@@ -65,14 +77,19 @@ def score(gene: NDArray[np.int64], truth: NDArray[np.float32], predicted: NDArra
     t_c = t - (np.bincount(gene, t, n_genes) / safe)[gene]
     p_c = p - (np.bincount(gene, p, n_genes) / safe)[gene]
     s_tp, s_tt, s_pp = (np.bincount(gene, w, n_genes) for w in (t_c * p_c, t_c**2, p_c**2))
+    per_gene = np.where(s_pp > 1e-9, s_tp / np.sqrt(np.maximum(s_tt * s_pp, 1e-18)), 0.0)
     used = (count >= 20) & (s_tt > 1e-9)
-    within = np.where(s_pp > 1e-9, s_tp / np.sqrt(np.maximum(s_tt * s_pp, 1e-18)), 0.0)
+    expressed = (np.bincount(gene, t > 0, n_genes) >= 20) & (s_tt > 1e-9)
+    varies = s_pp.sum() > 1e-9 * len(p)
     return {
         "pearson": float(np.corrcoef(t, p)[0, 1]) if p.std() > 0 else 0.0,
         "mse": float(((t - p) ** 2).mean()),
-        "within_gene_pearson": float(within[used].mean()),
+        "within_gene_pearson": float(s_tp.sum() / np.sqrt(s_tt.sum() * s_pp.sum())) if varies else 0.0,
+        "within_gene_pearson_per_gene": float(per_gene[used].mean()) if used.any() else 0.0,
+        "within_gene_pearson_per_gene_expressed": float(per_gene[expressed].mean()) if expressed.any() else 0.0,
         "n_masked": len(t),
         "n_genes": int(used.sum()),
+        "n_genes_expressed": int(expressed.sum()),
     }
 
 

@@ -1,0 +1,95 @@
+"""Extraction from a recipe: the front door of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..cards._errors import BadInputError, MissingExtraError, NotFoundError
+from ..cards._names import check_name, parse_version
+from ..manifolds._manifold import Manifold
+from ..manifolds._recipe import read_recipe, recipe_folder
+from ..manifolds._ruler import read_stage_ruler
+
+try:
+    from ._interface import Progress, find_extractor
+    from .checkpoints._scgpt import read_scgpt
+except ImportError as error:
+    raise MissingExtraError(
+        f"Extraction needs {error.name!r}, which is not installed.", "Run `pip install 'manifoldzoo[extract]'`."
+    ) from error
+
+REFERENCE_LICENCE = "BSD-3-Clause"
+
+
+def reference_checkpoint() -> Path:
+    """Folder of the bundled reference checkpoint: small, trained by this project, not scGPT's own weights."""
+    return Path(__file__).with_name("reference") / "immune-mini"
+
+
+def extract(
+    recipe: str | Path,
+    *,
+    cells: Sequence[str | Path],
+    checkpoint: str | Path | None = None,
+    checkpoint_licence: str = "LicenseRef-not-stated",
+    name: str | None = None,
+    version: str | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Manifold:
+    """Extract a manifold from a checkpoint.
+
+    Parameters
+    ----------
+    recipe
+        Name of a bundled recipe, or a folder with ``recipe.toml``, ``stages.tsv``, ``edges.tsv`` and
+        ``labels.tsv``.
+    cells
+        ``.h5ad`` files of raw counts with ``dataset``, ``donor``, ``tissue`` and ``cell_type`` in ``obs``.
+    checkpoint
+        Folder in scGPT's layout; the bundled reference checkpoint by default.
+    checkpoint_licence
+        SPDX licence of the weights of ``checkpoint``, which the layout has no place for.
+    name, version, seed
+        The recipe's by default; give your own extraction a name of its own.
+    progress
+        Called as ``progress(step, done, total)``.
+
+    Returns
+    -------
+    The manifold, not yet saved and not yet validated.
+
+    Raises
+    ------
+    NotFoundError
+        If a file, recipe or extractor does not exist.
+    CheckpointError
+        If the checkpoint cannot be read.
+    PanelError, ScaleError, GeneError
+        If the cells do not make a panel.
+    FormatError
+        If the recipe is not valid.
+    """
+    if not cells:
+        raise BadInputError("No cells were given.", "Name at least one .h5ad file.")
+    for path in cells:
+        if not Path(path).is_file():
+            raise NotFoundError(f"There is no file {str(path)!r}.", "Check the path.")
+    folder = recipe_folder(recipe)
+    read = read_recipe(folder)
+    named = {"name": name and check_name(name), "version": version and str(parse_version(version))}
+    read = read.model_copy(update={key: value for key, value in named.items() if value})
+    if checkpoint is None or Path(checkpoint) == reference_checkpoint():
+        source = read_scgpt(reference_checkpoint(), licence=REFERENCE_LICENCE)
+    else:
+        source = read_scgpt(Path(checkpoint), licence=checkpoint_licence)
+    return find_extractor(read.extractor).extract(
+        read,
+        source,
+        read_stage_ruler(folder),
+        folder / "labels.tsv",
+        [Path(path) for path in cells],
+        seed=read.seed if seed is None else seed,
+        progress=progress,
+    )
