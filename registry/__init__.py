@@ -1,0 +1,1 @@
+"""Where it lives: references, stores, integrity, locking and publishing."""

@@ -1,0 +1,368 @@
+"""The commands: each parses, calls the library and emits one result."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._output import emit, reporting, size, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .cards._evidence import EvidenceRun
+
+app = typer.Typer(
+    name="manifoldzoo",
+    help="The zoo of algorithms extracted from biological foundation models: load, check and publish them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="NAME, NAME@VERSION, OWNER/REPO@REVISION or ./FOLDER.")]
+Refs = Annotated[list[str], typer.Argument(metavar="REF...", help="One or more references.")]
+Out = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
+
+
+class ScaleChoice(StrEnum):
+    """Scale of the values in a file."""
+
+    auto = "auto"
+    log1p = "log1p"
+    counts = "counts"
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """The zoo of algorithms extracted from biological foundation models."""
+    if version:
+        from . import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern, or part of a name.")] = "*",
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the manifolds known on this machine, with the highest rung each has reached."""
+    from .registry._catalogue import list_manifolds
+
+    rows = list_manifolds(pattern)
+
+    def render(console: Console) -> None:
+        shown = table("name", "version", ">rung", ">size", "store", "source model", "title")
+        for row in rows:
+            values = row["name"], row["version"], f"{row['rung']}/6", size(row["size_bytes"]), row["store"]
+            shown.add_row(*values, row["source_model"], row["title"])
+        console.print(shown)
+
+    emit({"manifolds": rows}, json_, render)
+
+
+@app.command()
+def info(reference: Ref, offline: Offline = False, json_: Json = False, debug: Debug = False) -> None:
+    """Tell all that is known of a manifold: how it was made, from what, and what was proven."""
+    from .registry._catalogue import info as tell
+
+    told = tell(reference, offline=offline or None)
+
+    def render(console: Console) -> None:
+        from .cards import EvidenceRun, parse_card, render_readme
+
+        runs = [EvidenceRun.model_validate(run) for run in told["evidence"]]
+        text = render_readme(parse_card(told["card"]), told["digest"], runs)
+        console.print(text.split("---\n", 2)[2], markup=False)
+        console.print(f"{told['store']}: {told['origin']}; index {told['index_age_days']:.0f} days old", markup=False)
+
+    emit(told, json_, render)
+
+
+@app.command()
+def update(
+    owner: Annotated[str | None, typer.Option(help="Account to read; MANIFOLDZOO_INDEX_OWNER or manifoldzoo.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Refresh the index of published manifolds from the Hub."""
+    from .registry._hub import refresh_index
+
+    index = refresh_index(owner)
+    told = {"owner": index.owner, "updated": index.updated.isoformat(), "n_entries": len(index.entries)}
+    emit(told, json_, lambda console: console.print(f"{len(index.entries)} published versions of {index.owner}"))
+
+
+@app.command()
+def pull(
+    reference: Ref,
+    to: Annotated[Path | None, typer.Option(help="Also copy the artifact to this new folder.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch and verify an artifact, with its evidence and figures."""
+    from .registry._pull import pull as fetch
+
+    pulled = fetch(reference, to)
+    emit(pulled, json_, lambda console: console.print(f"{pulled['reference']} in {pulled['folder']}", markup=False))
+
+
+@app.command()
+def transform(
+    reference: Ref,
+    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Cells by genes.")],
+    output: Out,
+    key_added: Annotated[str | None, typer.Option(help="Stem of the keys written; the name by default.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to read instead of X.")] = None,
+    gene_column: Annotated[str | None, typer.Option(help="Column of var with symbols or Ensembl ids.")] = None,
+    scale: Annotated[ScaleChoice, typer.Option(help="Scale of the values.")] = ScaleChoice.auto,
+    offline: Offline = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Place the cells of a file on a manifold and write a copy with the result."""
+    from .manifolds._transform_file import transform_file
+    from .registry._resolve import load
+
+    manifold = load(reference, offline=offline or None)
+    started, done = time.perf_counter(), 0
+    with reporting(f"transform {manifold.name}") as progress:
+
+        def count(n_cells: int) -> None:
+            nonlocal done
+            done += n_cells
+            progress("cells", done, done)
+
+        result = transform_file(
+            manifold,
+            source,
+            output,
+            key_added=key_added,
+            layer=layer,
+            gene_column=gene_column,
+            scale=scale.value,
+            progress=count,
+        )
+    told = {
+        "reference": f"{manifold.name}@{manifold.version}",
+        "digest": manifold.digest,
+        "input": str(source),
+        "output": str(output),
+        "n_cells": result.n_cells,
+        "obsm": result.obsm,
+        "obs": result.obs,
+        "coverage": result.provenance["coverage"],
+        "scale": result.provenance["scale"],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    said = f"{result.n_cells} cells, coverage {told['coverage']:.3f}, {', '.join(result.obsm)} in {output}"
+    emit(told, json_, lambda console: console.print(said, markup=False))
+
+
+@app.command()
+def extract(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Bundled recipe, or ./FOLDER with a recipe.toml.")],
+    output: Out,
+    cells: Annotated[list[Path], typer.Option(help="Labelled cells, raw counts; once per file.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the bundled reference by default.")] = None,
+    checkpoint_licence: Annotated[str, typer.Option(help="SPDX licence of the weights.")] = "LicenseRef-not-stated",
+    name: Annotated[str | None, typer.Option(help="Name of the manifold; the recipe's by default.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version of the manifold; the recipe's by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the recipe's by default.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Extract a manifold from a checkpoint: operator, head, readouts, card and test vectors."""
+    from .extractors._extract import extract as make
+
+    with reporting(f"extract {recipe}") as progress:
+        manifold = make(
+            recipe,
+            checkpoint=checkpoint,
+            checkpoint_licence=checkpoint_licence,
+            cells=cells,
+            name=name,
+            version=version,
+            seed=seed,
+            progress=progress,
+        )
+    manifold.save(output)
+    told = {"reference": f"{manifold.name}@{manifold.version}", "digest": manifold.digest, "folder": str(output)}
+    emit(told, json_, lambda console: console.print(f"{told['reference']} in {output}; gates: `manifoldzoo validate {output}`", markup=False))
+
+
+@app.command()
+def validate(
+    reference: Ref,
+    through: Annotated[int, typer.Option(min=1, max=6, help="Highest rung to try.")] = 3,
+    save: Annotated[bool, typer.Option(help="Keep the run as evidence beside an artifact folder.")] = True,
+    offline: Offline = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Recompute the evidence of a manifold, rung by rung; status 1 if a rung does not pass."""
+    from .cards._evidence import rung_reached
+    from .gates._ladder import validate as climb
+    from .registry._evidence_files import add_evidence, write_readme
+    from .registry._resolve import locate, read_location
+
+    location = locate(reference, offline=offline or None)
+    manifold = read_location(location)
+    with reporting(f"validate {manifold.name}") as progress:
+        run = climb(manifold, through=through, progress=progress)
+    if save and location.store == "folder":
+        add_evidence(location.folder, run)
+        write_readme(location.folder, manifold)
+    told: dict[str, Any] = {"reference": run.reference, "rung_reached": rung_reached(run.rungs)}
+    told |= {"digest": run.artifact_digest, "seconds": run.seconds}
+    told |= {"rungs": [result.model_dump(mode="json") for result in run.rungs]}
+    emit(told, json_, lambda console: show_run(console, run))
+    if rung_reached(run.rungs) < through:
+        raise typer.Exit(1)
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Artifact folder.")],
+    to: Annotated[str, typer.Option(help="'local', or hf://OWNER/REPO.")],
+    allow_below: Annotated[str | None, typer.Option(help="Publish below rung 3, with this reason kept for good.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Validate an artifact through rung 3 and publish it with that evidence, in one step."""
+    from .registry._publish import publish as put
+
+    with reporting("publish") as progress:
+        made = put(folder, to, allow_below=allow_below, progress=progress)
+    told = {"reference": made.reference, "location": made.location, "commit": made.commit, "digest": made.digest}
+    emit(told, json_, lambda console: console.print(f"published {made.reference} at {made.location}", markup=False))
+
+
+@app.command()
+def verify(reference: Ref, offline: Offline = False, json_: Json = False, debug: Debug = False) -> None:
+    """Hold every file of an artifact against its recorded digest; status 1 if one differs."""
+    from .registry._verify import verify as check
+
+    checked = check(reference, offline=offline or None)
+
+    def render(console: Console) -> None:
+        shown = table("status", "file", ">size", "sha256")
+        for file in checked["files"]:
+            shown.add_row(file["status"], file["name"], size(file["size"] or 0), file["sha256"] or "")
+        console.print(shown)
+
+    emit(checked, json_, render)
+    if not checked["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cite(reference: Ref, offline: Offline = False, json_: Json = False, debug: Debug = False) -> None:
+    """Print what to cite for a manifold."""
+    from .registry._catalogue import info as tell
+
+    told = tell(reference, offline=offline or None)
+    lines = [
+        f"{entry['text']}" + (f" https://doi.org/{entry['doi']}" if entry["doi"] else "")
+        for entry in told["card"]["citations"]
+    ]
+    identity = f"{told['reference']} (manifoldzoo, artifact digest {told['digest']})"
+    document = {"reference": told["reference"], "digest": told["digest"], "citations": told["card"]["citations"]}
+    emit(document, json_, lambda console: console.print("\n".join([*lines, identity]), markup=False))
+
+
+@app.command()
+def lock(
+    references: Refs,
+    output: Out = Path("manifoldzoo.lock"),
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Record what references mean today, so that an analysis loads the same bytes for ever."""
+    from .registry._lock import lock as record
+
+    written = record(references, output)
+    told = {"lockfile": str(output), **written.model_dump(mode="json", exclude={"schema_"})}
+    emit(told, json_, lambda console: console.print(f"{len(written.entries)} references locked in {output}", markup=False))
+
+
+@app.command()
+def bundle(references: Refs, output: Out, json_: Json = False, debug: Debug = False) -> None:
+    """Pack artifacts into one tar file for a machine without a network."""
+    from .registry._bundle import bundle as pack
+
+    packed = pack(references, output)
+    emit({"bundle": str(output), "packed": packed}, json_, lambda console: console.print(f"{', '.join(packed)} in {output}", markup=False))
+
+
+@app.command()
+def unbundle(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="Written by `bundle`.")],
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Unpack a bundle into the local store, verifying everything first."""
+    from .registry._bundle import unbundle as unpack
+
+    stored = unpack(file)
+    emit({"stored": stored}, json_, lambda console: console.print(f"{', '.join(stored)} in the local store", markup=False))
+
+
+@app.command()
+def doctor(json_: Json = False, debug: Debug = False) -> None:
+    """Check this installation: versions, folders, settings and bundled artifacts; status 1 if something is wrong."""
+    from .registry._doctor import examine
+
+    findings = examine()
+
+    def render(console: Console) -> None:
+        shown = table("", "what", "found")
+        for finding in findings:
+            shown.add_row("ok" if finding["ok"] else "PROBLEM", finding["what"], finding["found"])
+        console.print(shown)
+
+    healthy = all(finding["ok"] for finding in findings)
+    emit({"ok": healthy, "findings": findings}, json_, render)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the table and the figure.")] = Path("runs/demo"),
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Extract, validate, publish, load and use a manifold on the bundled cells, offline."""
+    from ._demo import run_demo
+
+    with reporting("demo") as progress:
+        result = run_demo(output, progress=progress)
+    emit(result.document, json_, result.render)
+
+
+def show_run(console: Console, run: EvidenceRun) -> None:
+    """Rungs and records of a validation run, for people."""
+    shown = table("rung", "check", ">statistic", "needed", ">n", "status")
+    for result in run.rungs:
+        shown.add_row(f"[bold]{result.rung} {result.name}[/]", "", "", "", "", f"[bold]{result.status}[/]")
+        for record in result.records:
+            statistic = "" if record.statistic is None else f"{record.statistic:.4g}"
+            needed = "" if record.threshold is None else f"{record.direction} {record.threshold:g}"
+            status = record.status if record.decides else "never decides"
+            why = "" if record.statistic is not None or record.status == "pass" else f": {record.reason}"
+            shown.add_row("", record.gate, statistic, needed, str(record.n or ""), status + why)
+    console.print(shown)
+
+

@@ -1,0 +1,88 @@
+"""What there is: the list of manifolds, and all that is known of one."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ..cards._evidence import rung_reached
+from ..manifolds._format import read_card
+from ._evidence_files import highest_rung, read_evidence
+from ._index import read_index
+from ._resolve import candidates, locate
+
+
+def list_manifolds(pattern: str = "*") -> list[dict[str, Any]]:
+    """List every version known on this machine: bundled, local, and in the index; no network.
+
+    Parameters
+    ----------
+    pattern
+        Shell pattern on the name; a plain word also matches inside names.
+
+    Returns
+    -------
+    One mapping each, sorted by name and version: ``name``, ``version``, ``title``, ``rung`` (highest reached),
+    ``size_bytes``, ``source_model``, ``parent``, ``store``, ``digest``.
+    """
+    glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
+    indexed = {(entry.name, entry.version): entry for entry in read_index().entries}
+    rows = []
+    for found in candidates():
+        if not fnmatch.fnmatchcase(found.name, glob):
+            continue
+        row: dict[str, Any] = {"name": found.name, "version": str(found.version), "store": found.store}
+        if found.folder is not None:
+            card, manifest = read_card(found.folder)
+            row |= {
+                "title": card.title,
+                "rung": highest_rung(found.folder, manifest.digest),
+                "size_bytes": sum(entry.size for entry in manifest.files),
+                "source_model": card.source_model.name,
+                "parent": card.parent,
+                "digest": manifest.digest,
+            }
+        else:
+            entry = indexed[found.name, str(found.version)]
+            row |= {"title": entry.repo_id, **entry.model_dump(include={"rung", "size_bytes", "source_model", "parent", "digest"})}
+        rows.append(row)
+    return rows
+
+
+def info(reference: str | Path, *, offline: bool | None = None) -> dict[str, Any]:
+    """Tell all that is known of a manifold without loading its tensors.
+
+    Parameters
+    ----------
+    reference
+        See ``load``.
+    offline
+        Use what is on this machine only.
+
+    Returns
+    -------
+    ``reference``, ``store``, ``origin``, ``commit``, ``digest``, ``rung``, ``size_bytes``, ``files``,
+    ``index_age_days``, ``card`` and ``evidence`` (all runs bound to the digest).
+
+    Raises
+    ------
+    NotFoundError, StoreError, FormatError, IntegrityError
+        As ``load``.
+    """
+    location = locate(reference, offline=offline, everything=True)
+    card, manifest = read_card(location.folder, links_into=location.links_into)
+    evidence = read_evidence(location.folder, manifest.digest)
+    return {
+        "reference": f"{card.name}@{card.version}",
+        "store": location.store,
+        "origin": location.origin,
+        "commit": location.commit,
+        "digest": manifest.digest,
+        "rung": max((rung_reached(run.rungs) for run in evidence), default=0),
+        "size_bytes": sum(entry.size for entry in manifest.files),
+        "files": [{"name": entry.name, "size": entry.size, "sha256": entry.sha256} for entry in manifest.files],
+        "index_age_days": round(read_index().age_days, 2),
+        "card": card.model_dump(mode="json"),
+        "evidence": [run.model_dump(mode="json") for run in evidence],
+    }

@@ -1,0 +1,60 @@
+"""Evidence beside an artifact: reading, adding, and the figures and README that go with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from ..cards._errors import FormatError
+from ..cards._evidence import EvidenceRun, rung_reached
+from ..cards._readme import render_readme
+from ..manifolds._files import write_bytes
+from ..manifolds._format import README
+
+if TYPE_CHECKING:
+    from ..manifolds._manifold import Manifold
+
+
+def read_evidence(folder: Path, digest: str) -> list[EvidenceRun]:
+    """Read the validation runs beside an artifact that are bound to its digest, oldest first.
+
+    Raises
+    ------
+    FormatError
+        If a file is not a validation run, or its statuses contradict its own numbers.
+    """
+    runs = []
+    for path in sorted((folder / "evidence").glob("*.json")):
+        try:
+            runs.append(EvidenceRun.model_validate(json.loads(path.read_bytes())))
+        except (ValueError, ValidationError) as error:
+            detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise FormatError(
+                f"evidence/{path.name} is not a valid validation run: {detail}.",
+                "Delete it and run `manifoldzoo validate`.",
+            ) from error
+    return sorted((run for run in runs if run.artifact_digest == digest), key=lambda run: run.started)
+
+
+def add_evidence(folder: Path, run: EvidenceRun) -> Path:
+    """Write a validation run to ``evidence/`` under a name made of its start and digest."""
+    name = f"{run.started:%Y%m%dT%H%M%SZ}-{run.artifact_digest[:12]}.json"
+    path = folder / "evidence" / name
+    write_bytes(path, json.dumps(run.model_dump(mode="json"), indent=1, allow_nan=False).encode() + b"\n")
+    return path
+
+
+def highest_rung(folder: Path, digest: str) -> int:
+    """Highest rung that any run bound to the digest reached."""
+    return max((rung_reached(run.rungs) for run in read_evidence(folder, digest)), default=0)
+
+
+def write_readme(folder: Path, manifold: Manifold) -> Path:
+    """Render the README from the card and the evidence beside it."""
+    figures = sorted(path.name for path in (folder / "figures").glob("*") if path.suffix in (".png", ".svg"))
+    text = render_readme(manifold.card, manifold.digest, read_evidence(folder, manifold.digest), figures)
+    write_bytes(folder / README, text.encode())
+    return folder / README
