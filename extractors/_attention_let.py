@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from ..cards._card import (
     Adaptor,
@@ -75,6 +77,22 @@ class AttentionLet:
         progress: Progress | None = None,
     ) -> Manifold:
         """Extract; see ``Extractor.extract``."""
+        # one BLAS thread, so that the number of cores does not change the bytes; PyTorch keeps its own
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._extract(recipe, checkpoint, ruler, labels, cells, seed=seed, progress=progress)
+
+    def _extract(
+        self,
+        recipe: Recipe,
+        checkpoint: Checkpoint,
+        ruler: StageRuler,
+        labels: Path,
+        cells: Sequence[Path],
+        *,
+        seed: int,
+        progress: Progress | None,
+    ) -> Manifold:
+        """Extract on one BLAS thread."""
         cell_rng, head_rng = np.random.default_rng(seed).spawn(2)
         table = read_label_table(labels)
         genes = checkpoint.genes
@@ -196,7 +214,7 @@ def _card(
             name=checkpoint.name,
             architecture=f"scGPT layout, {checkpoint.n_layers} layers x {checkpoint.n_heads} heads, d_model {checkpoint.d_model}",
             digest=checkpoint.digest,
-            licence=checkpoint.licence,
+            licence=_spdx(checkpoint.licence),
         ),
         extraction=Extraction(
             extractor=AttentionLet.name,
@@ -273,6 +291,14 @@ def _card(
         intended_use=recipe.intended_use,
         limits=recipe.limits,
     )
+
+
+def _spdx(licence: str) -> str:
+    """A licence as SPDX; what a checkpoint does not state in that form is said to be not stated."""
+    try:
+        return str(canonicalize_license_expression(licence))
+    except InvalidLicenseExpression:
+        return "LicenseRef-not-stated"
 
 
 def _steps(label: str, total: int, progress: Progress | None):  # type: ignore[no-untyped-def]

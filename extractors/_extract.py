@@ -19,8 +19,6 @@ except ImportError as error:
         f"Extraction needs {error.name!r}, which is not installed.", "Run `pip install 'manifoldzoo[extract]'`."
     ) from error
 
-REFERENCE_LICENCE = "BSD-3-Clause"
-
 
 def reference_checkpoint() -> Path:
     """Folder of the bundled reference checkpoint: small, trained by this project, not scGPT's own weights."""
@@ -32,7 +30,6 @@ def extract(
     *,
     cells: Sequence[str | Path],
     checkpoint: str | Path | None = None,
-    checkpoint_licence: str = "LicenseRef-not-stated",
     name: str | None = None,
     version: str | None = None,
     seed: int | None = None,
@@ -49,8 +46,6 @@ def extract(
         ``.h5ad`` files of raw counts with ``dataset``, ``donor``, ``tissue`` and ``cell_type`` in ``obs``.
     checkpoint
         Folder in scGPT's layout; the bundled reference checkpoint by default.
-    checkpoint_licence
-        SPDX licence of the weights of ``checkpoint``, which the layout has no place for.
     name, version, seed
         The recipe's by default; give your own extraction a name of its own.
     progress
@@ -80,10 +75,7 @@ def extract(
     read = read_recipe(folder)
     named = {"name": name and check_name(name), "version": version and str(parse_version(version))}
     read = read.model_copy(update={key: value for key, value in named.items() if value})
-    if checkpoint is None or Path(checkpoint) == reference_checkpoint():
-        source = read_scgpt(reference_checkpoint(), licence=REFERENCE_LICENCE)
-    else:
-        source = read_scgpt(Path(checkpoint), licence=checkpoint_licence)
+    source = read_scgpt(Path(checkpoint) if checkpoint is not None else reference_checkpoint())
     return find_extractor(read.extractor).extract(
         read,
         source,

@@ -67,7 +67,8 @@ def single(heads: Float32, *, layer: int, head: int) -> Float32:
     _check_square(heads[0])
     if not (0 <= layer < heads.shape[0] and 0 <= head < heads.shape[1]):
         raise BadInputError(f"Head L{layer}H{head} is not one of {heads.shape[0]} layers x {heads.shape[1]} heads.")
-    return heads[layer, head][None].astype(np.float32)
+    chosen: Float32 = heads[layer, head][None].astype(np.float32)
+    return chosen
 
 
 def numerical_rank(matrix: Float32) -> int:

@@ -22,30 +22,40 @@ if TYPE_CHECKING:
 PALETTE = ("#555555", "#D55E00", "#E69F00", "#009E73", "#0072B2", "#CC79A7", "#56B4E9", "#8C6D31", "#7A5195", "#117733")
 
 
-def plane(anchor_latent: NDArray[np.floating], root: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Find the plane to draw in: the first two principal axes of the anchors' directions.
+def plane(
+    anchor_latent: NDArray[np.floating], stage: Sequence[str], branch: Sequence[str], root: str
+) -> NDArray[np.float64]:
+    """Find the plane to draw in: the two principal axes of the branches' ends, seen from the root.
 
-    Distances on the manifold are angles, so latents are scaled to unit length first; our choice. Axes are turned
-    so that the root lies to the left and below.
+    Distances on the manifold are angles, so latents are scaled to unit length first. Stages are averaged before
+    branches, and branches weigh the same, because panels hold many more T cells than erythroblasts. Axes are turned
+    so that the branch with most anchors lies to the upper right. All of this is our choice.
 
     Parameters
     ----------
     anchor_latent
         ``(n_anchors, d)``.
+    stage, branch
+        Of each anchor.
     root
-        Which anchors are of the root stage, ``(n_anchors,)``.
+        Stage that the arms are seen from.
 
     Returns
     -------
     ``(d, 2)``; multiply unit latents with it.
     """
-    unit = _unit(anchor_latent)
-    _, _, axes = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
-    chosen = axes[:2].T
-    if root.any():
-        at = unit[root].mean(axis=0) @ chosen - unit.mean(axis=0) @ chosen
-        chosen = chosen * np.where(at > 0, -1.0, 1.0)
-    return np.asarray(chosen, dtype=np.float64)
+    unit, stages = _unit(anchor_latent), np.asarray(stage)
+    centre = {name: unit[stages == name].mean(axis=0) for name in sorted(set(stage))}
+    branch_of = dict(zip(stage, branch, strict=True))
+    origin = centre.get(root, np.mean(list(centre.values()), axis=0))
+    arms = {
+        arm: np.mean([at for name, at in centre.items() if branch_of[name] == arm], axis=0) - origin
+        for arm in sorted(set(branch))
+    }
+    _, _, axes = np.linalg.svd(np.array(list(arms.values())), full_matrices=False)
+    chosen = axes[: min(2, len(axes))].T
+    ahead = arms[max(sorted(arms), key=list(branch).count)] @ chosen
+    return np.asarray(chosen * np.where(ahead < 0, -1.0, 1.0), dtype=np.float64)
 
 
 def stage_colours(ruler: StageRuler, stages: Sequence[str]) -> dict[str, tuple[float, float, float]]:
@@ -112,7 +122,7 @@ def draw_manifold(
     anchors = manifold.card.panel.anchors
     anchor_stage = np.array([anchor.stage for anchor in anchors])
     anchor_latent = manifold.project(manifold.tensors["panel.anchors"])
-    axes_of_plane = plane(anchor_latent, anchor_stage == ruler.root)
+    axes_of_plane = plane(anchor_latent, anchor_stage.tolist(), [anchor.branch for anchor in anchors], ruler.root)
     anchor_xy = _unit(anchor_latent) @ axes_of_plane
     cell_xy = _unit(latent) @ axes_of_plane
     colours = stage_colours(ruler, [entry.id for entry in ruler.stages])
@@ -123,21 +133,34 @@ def draw_manifold(
     shown = [entry for entry in ruler.stages if entry.id in set(stage) | set(anchor_stage)]
     known = np.array([colours.get(name, (0.8, 0.8, 0.8)) for name in stage])
     order = np.random.default_rng(0).permutation(len(cell_xy))
-    plot.scatter(cell_xy[order, 0], cell_xy[order, 1], c=known[order], s=9, alpha=0.55, linewidths=0, rasterized=True)
+    plot.scatter(cell_xy[order, 0], cell_xy[order, 1], c=known[order], s=13, alpha=0.7, linewidths=0, rasterized=True)
     centre = {name: anchor_xy[anchor_stage == name].mean(axis=0) for name in dict.fromkeys(anchor_stage.tolist())}
     _draw_steps(plot, ruler, centre)
     for entry in shown:
         if entry.id in centre:
             plot.scatter(*centre[entry.id], s=70, color=[colours[entry.id]], edgecolors="black", linewidths=0.8, zorder=4)
-    _label(plot, {entry.label: centre[entry.id] for entry in shown if entry.id in centre})
     _legend(plot, ruler, colours)
-    plot.set(xticks=[], yticks=[], xlabel="first axis of the anchors' directions", ylabel="second axis")
+    plot.set(xticks=[], yticks=[], xlabel="first axis of the arms", ylabel="second axis of the arms")
     plot.spines[["top", "right"]].set_visible(False)
     plot.set_aspect("equal", adjustable="datalim")
+    _label(plot, {entry.label: centre[entry.id] for entry in shown if entry.id in centre})
     plot.set_title(title + (f"\n{subtitle}" if subtitle else ""), loc="left", fontsize=11)
     with replacing(path) as part:
         figure.savefig(part, format=path.suffix.lstrip(".") or "png")
     return path
+
+
+def draw_anchors(manifold: Manifold, path: Path) -> Path:
+    """Draw the anchors of a manifold's own panel, coloured by stage; see ``draw_manifold``."""
+    anchors = manifold.card.panel.anchors
+    return draw_manifold(
+        manifold,
+        manifold.project(manifold.tensors["panel.anchors"]),
+        [anchor.stage for anchor in anchors],
+        path,
+        title=f"{manifold.name} {manifold.version}: {len(anchors)} anchors of the extraction panel",
+        subtitle="small dots: anchors; large dots: stages; arrows: steps of the ruler",
+    )
 
 
 def _unit(latent: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -166,26 +189,24 @@ def _draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.floa
 
 def _label(plot: Axes, places: dict[str, NDArray[np.float64]]) -> None:
     """Names beside stage centres, pushed apart where they would overlap."""
+    from adjustText import adjust_text
     from matplotlib.patheffects import withStroke
 
-    points = np.array(list(places.values()))
-    height = 0.032 * max(float(np.ptp(points[:, 1])), 1e-6)
-    taken: list[tuple[float, float]] = []
-    for name, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
-        spot = y
-        while any(abs(spot - other_y) < height and abs(x - other_x) < 0.22 * float(np.ptp(points[:, 0])) for other_x, other_y in taken):
-            spot -= height * 0.5
-        taken.append((x, spot))
-        text = plot.annotate(
-            name,
-            (x, y),
-            (x + 0.012 * float(np.ptp(points[:, 0])), spot),
-            fontsize=7.5,
-            zorder=5,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5} if abs(spot - y) > height else None,
-        )
+    texts = [plot.text(x, y, name, fontsize=8, zorder=5) for name, (x, y) in places.items()]
+    for text in texts:
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    points = np.array(list(places.values()))
+    state = np.random.get_state()
+    np.random.seed(0)
+    adjust_text(
+        texts,
+        x=points[:, 0],
+        y=points[:, 1],
+        ax=plot,
+        expand=(1.1, 1.25),
+        arrowprops={"arrowstyle": "-", "color": "0.55", "lw": 0.5},
+    )
+    np.random.set_state(state)
 
 
 def _legend(plot: Axes, ruler: StageRuler, colours: dict[str, tuple[float, float, float]]) -> None:

@@ -194,8 +194,8 @@ class StageRuler:
 def read_stage_ruler(folder: Path) -> StageRuler:
     """Read a ruler from ``stages.tsv`` and ``edges.tsv``.
 
-    ``stages.tsv`` has the columns ``id, label, ontology_id, branch``, ``edges.tsv`` ``child, parent, source``.
-    The root is the first stage; the name is the folder's, the version ``1``.
+    ``stages.tsv`` has the columns ``id, label, ontology_id, branch``, ``edges.tsv`` ``child, parent, source``;
+    ``stages.tsv`` starts with the lines ``# name: NAME`` and ``# version: VERSION``. The root is the first stage.
 
     Raises
     ------
@@ -206,7 +206,16 @@ def read_stage_ruler(folder: Path) -> StageRuler:
     edges = [Edge(r["child"], r["parent"], r["source"]) for r in _read_tsv(folder / EDGES)]
     if not stages:
         raise FormatError(f"{folder / STAGES} has no stages.")
-    return StageRuler(folder.name, "1", tuple(stages), tuple(edges), stages[0].id)
+    said = _read_comments(folder / STAGES)
+    if not {"name", "version"} <= said.keys():
+        raise FormatError(f"{folder / STAGES} starts with {said}, expected the lines '# name: ...' and '# version: ...'.")
+    return StageRuler(said["name"], said["version"], tuple(stages), tuple(edges), stages[0].id)
+
+
+def _read_comments(path: Path) -> dict[str, str]:
+    """Fields in the comment lines of a table."""
+    lines = (line[1:].partition(":") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    return {key.strip(): value.strip() for key, _, value in lines}
 
 
 def _read_tsv(path: Path) -> list[dict[str, str]]:
@@ -214,7 +223,7 @@ def _read_tsv(path: Path) -> list[dict[str, str]]:
     columns = {STAGES: {"id", "label", "ontology_id", "branch"}, EDGES: {"child", "parent", "source"}}[path.name]
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
+            rows = list(csv.DictReader((line for line in stream if not line.startswith("#")), delimiter="\t"))
     except FileNotFoundError as error:
         raise FormatError(f"There is no {path}.") from error
     if rows and not columns <= set(rows[0]):

@@ -67,7 +67,7 @@ def _render(bundled: dict[str, Any], reports: list[dict[str, Any]]) -> str:
         "- `model.safetensors` has scGPT's key names only. `gene_offset.safetensors` holds the mean of each gene over "
         "the training cells: predictions are offset + decoder output.",
         f"- Bundled seed: {config['seed']}, the first of {len(reports)} trained; not chosen by its score.",
-        f"- Training took {bundled['seconds']:.0f} s on {bundled['threads']} CPU thread(s), two runs side by side, "
+        f"- Training took {bundled['seconds']:.0f} s on {bundled['threads']} CPU thread(s), "
         f"torch {bundled['torch']}.",
         "",
         "## Cells",

@@ -68,7 +68,7 @@ def score(gene: NDArray[np.int64], truth: NDArray[np.float32], predicted: NDArra
     gene's own mean is taken from truth and prediction, so that knowing which gene it is earns nothing.
     ``within_gene_pearson_per_gene``: the plain mean of one Pearson per gene over genes with at least 20 masked
     positions, ``..._expressed`` over those with at least 20 non-zero ones; rare genes weigh as much as common
-    ones there. A constant prediction scores 0.
+    ones there. A constant prediction or truth scores 0.
     """
     t, p = truth.astype(np.float64), predicted.astype(np.float64)
     n_genes = int(gene.max()) + 1
@@ -80,9 +80,9 @@ def score(gene: NDArray[np.int64], truth: NDArray[np.float32], predicted: NDArra
     per_gene = np.where(s_pp > 1e-9, s_tp / np.sqrt(np.maximum(s_tt * s_pp, 1e-18)), 0.0)
     used = (count >= 20) & (s_tt > 1e-9)
     expressed = (np.bincount(gene, t > 0, n_genes) >= 20) & (s_tt > 1e-9)
-    varies = s_pp.sum() > 1e-9 * len(p)
+    varies = min(s_pp.sum(), s_tt.sum()) > 1e-9 * len(p)
     return {
-        "pearson": float(np.corrcoef(t, p)[0, 1]) if p.std() > 0 else 0.0,
+        "pearson": float(np.corrcoef(t, p)[0, 1]) if min(p.std(), t.std()) > 0 else 0.0,
         "mse": float(((t - p) ** 2).mean()),
         "within_gene_pearson": float(s_tp.sum() / np.sqrt(s_tt.sum() * s_pp.sum())) if varies else 0.0,
         "within_gene_pearson_per_gene": float(per_gene[used].mean()) if used.any() else 0.0,
@@ -91,6 +91,13 @@ def score(gene: NDArray[np.int64], truth: NDArray[np.float32], predicted: NDArra
         "n_genes": int(used.sum()),
         "n_genes_expressed": int(expressed.sum()),
     }
+
+
+def column_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of each gene over the cells, ``(n_genes,)``, NaN where the study lacks it."""
+    missing = np.isnan(values).all(axis=0)
+    means = np.where(missing, 0, values).mean(axis=0, dtype=np.float64)
+    return np.where(missing, np.nan, means).astype(np.float32)
 
 
 def mean_where_drawn(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import pickle
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from safetensors.numpy import save_file
 from torch.nn import functional as F
 
+from ...cards._errors import CheckpointError, PanelError
+from ...manifolds._files import encode_tensors, replacing, write_bytes
 from ..checkpoints._scgpt_model import ScGPTModel
 from ._data import Study, choose_genes, mask_positions, read_study, sample_tokens
-from ._evaluate import assemble, mean_where_drawn, predict_masked, score
+from ._evaluate import assemble, column_means, mean_where_drawn, predict_masked, score
 
 SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
 
@@ -73,7 +77,7 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
 
 def train(
     config: TrainingConfig, values: np.ndarray, offset: np.ndarray, out: Path, *, device: str = "cpu"
-) -> tuple[ScGPTModel, list[float]]:
+) -> tuple[ScGPTModel, list[float], float]:
     """Fit the model; resume from ``out/resume.pt`` where an interrupted run left one.
 
     Every step draws its batch, tokens, mask and dropout from a seed made of ``(config.seed, step)``, so a
@@ -85,20 +89,34 @@ def train(
         Cells on the scale the model reads, ``(n_cells, n_genes)``, NaN where a study lacks the gene.
     offset
         Per-gene constant added to every prediction, ``(n_genes,)``.
+
+    Returns
+    -------
+    The model, the loss of every step, and the seconds spent over all runs that led here.
+
+    Raises
+    ------
+    PanelError
+        If a study measures fewer genes than are drawn per cell.
+    CheckpointError
+        If the state left by an interrupted run is damaged, or of other settings or cells.
     """
+    n_measured = int((~np.isnan(values)).sum(axis=1).min())
+    if n_measured < config.n_tokens:
+        raise PanelError(f"A cell has {n_measured} measured genes of the vocabulary, {config.n_tokens} are drawn.")
     torch.use_deterministic_algorithms(True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     data, shift = torch.from_numpy(values), torch.from_numpy(offset)
     model = build_model(config).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    first, losses, resume = 0, [], out / "resume.pt"
-    if resume.exists():
-        state = torch.load(resume, weights_only=True)
-        if state["config"] != asdict(config):
-            raise ValueError(f"{resume} was written with other settings; choose another folder or delete it")
+    identity = {"config": asdict(config), "data": _digest(values, offset)}
+    first, losses, resume, clock = 0, [], out / "resume.pt", time.monotonic()
+    state = _read_state(resume, identity)
+    if state is not None:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         first, losses = state["step"], state["losses"]
+        clock -= state["seconds"]
     cls_id = config.n_genes + SPECIAL_TOKENS.index("<cls>")
     model.train()
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
@@ -123,19 +141,35 @@ def train(
             losses.append(loss.item())
             progress.update(task, advance=1, description=f"training seed {config.seed}, loss {loss.item():.3f}")
             if (step + 1) % config.save_every == 0 or step + 1 == config.n_steps:
-                partial = resume.with_suffix(".part")
-                torch.save(
-                    {
-                        "config": asdict(config),
-                        "model": model.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "step": step + 1,
-                        "losses": losses,
-                    },
-                    partial,
-                )
-                os.replace(partial, resume)
-    return model, losses
+                state = {
+                    **identity,
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step + 1,
+                    "losses": losses,
+                    "seconds": time.monotonic() - clock,
+                }
+                with replacing(resume) as part:
+                    torch.save(state, part)
+    return model, losses, float(state["seconds"]) if state else 0.0
+
+
+def _digest(values: np.ndarray, offset: np.ndarray) -> str:
+    """SHA-256 of the cells and offsets trained on."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes() + np.ascontiguousarray(offset).tobytes()).hexdigest()
+
+
+def _read_state(resume: Path, identity: dict[str, object]) -> dict[str, Any] | None:
+    """State of an interrupted run of the very same training, ``None`` where there is none."""
+    if not resume.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(resume, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{resume} is damaged.", "Delete it to train from the start.") from error
+    if {key: state.get(key) for key in identity} != identity:
+        raise CheckpointError(f"{resume} was written with other settings or cells.", "Choose another folder or delete it.")
+    return state
 
 
 def evaluate(
@@ -158,7 +192,7 @@ def evaluate(
         "random_initialisation_plus_offset": score(gene, truth, random + offset[gene]),
         "gene_mean_of_training_studies": score(gene, truth, offset[gene]),
         "gene_mean_where_drawn": score(gene, truth, drawn[gene]),
-        "oracle_mean_of_held_out_cells": score(gene, truth, np.nanmean(held_out.values, axis=0)[gene]),
+        "oracle_mean_of_held_out_cells": score(gene, truth, column_means(held_out.values)[gene]),
         "oracle_mean_where_drawn": score(gene, truth, oracle.astype(np.float32)[gene]),
     }
 
@@ -197,17 +231,16 @@ def run(
 ) -> dict[str, object]:
     """Train, evaluate and write a checkpoint folder; returns the report also written to ``training.json``.
 
-    On a folder whose training is complete, only the evaluation is repeated; the seconds reported stay those of
-    the run that trained.
+    On a folder whose training is complete, only the evaluation is repeated.
     """
     out.mkdir(parents=True, exist_ok=True)
-    earlier = json.loads((out / "training.json").read_text()) if (out / "training.json").exists() else None
-    started = time.monotonic()
     genes = choose_genes(training, n_genes=config.n_genes)
+    if len(genes) != config.n_genes:
+        raise PanelError(f"The training studies share {len(genes)} genes, {config.n_genes} are wanted.")
     studies = [read_study(path, genes) for path in training]
     values = np.concatenate([study.values for study in studies])
     offset = values.mean(axis=0)
-    model, losses = train(config, values, offset, out, device=device)
+    model, losses, seconds = train(config, values, offset, out, device=device)
     strangers = [read_study(path, genes) for path in held_out]
     report: dict[str, object] = {
         "config": asdict(config),
@@ -218,13 +251,13 @@ def run(
         "loss_first_100": float(np.mean(losses[:100])),
         "loss_last_500": float(np.mean(losses[-500:])),
         "held_out": {s.name: evaluate(model, config, values, offset, s, device) for s in strangers},
-        "seconds": earlier["seconds"] if earlier else round(time.monotonic() - started, 1),
+        "seconds": round(seconds, 1),
     }
     vocabulary = {name: index for index, name in enumerate([*genes, *SPECIAL_TOKENS])}
-    (out / "args.json").write_text(json.dumps(scgpt_args(config), indent=2) + "\n")
-    (out / "vocab.json").write_text(json.dumps(vocabulary, indent=0) + "\n")
-    (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
-    weights = {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in model.state_dict().items()}
-    save_file(weights, out / "model.safetensors")
-    save_file({"offset": np.ascontiguousarray(offset)}, out / "gene_offset.safetensors")
+    weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    write_bytes(out / "args.json", json.dumps(scgpt_args(config), indent=2).encode() + b"\n")
+    write_bytes(out / "vocab.json", json.dumps(vocabulary, indent=0).encode() + b"\n")
+    write_bytes(out / "model.safetensors", encode_tensors(weights))
+    write_bytes(out / "gene_offset.safetensors", encode_tensors({"offset": offset}))
+    write_bytes(out / "training.json", json.dumps(report, indent=2, allow_nan=False).encode() + b"\n")
     return report

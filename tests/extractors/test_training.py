@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy import sparse, stats
 
+from manifoldzoo.cards._errors import CheckpointError, PanelError
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
+from manifoldzoo.cards._errors import CheckpointError, PanelError
 from manifoldzoo.extractors.checkpoints._scgpt_model import ScGPTModel
 from manifoldzoo.extractors.training import _train
 from manifoldzoo.extractors.training._data import choose_genes, mask_positions, read_study, sample_tokens
@@ -110,7 +112,8 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
 def fit(config: TrainingConfig, out: Path) -> tuple[ScGPTModel, list[float]]:
     out.mkdir(exist_ok=True)
     values = random_values(30, config.n_genes, 0, 0.6)
-    return train(config, values, values.mean(axis=0), out)
+    model, losses, _ = train(config, values, values.mean(axis=0), out)
+    return model, losses
 
 
 def weights_of(model: ScGPTModel) -> dict[str, bytes]:
@@ -161,10 +164,36 @@ def test_a_run_with_other_settings_is_not_resumed(tmp_path: Path) -> None:
         fit(replace(TINY, dropout=0.0), tmp_path)
 
 
+def test_a_run_on_other_cells_is_not_resumed(tmp_path: Path) -> None:
+    fit(TINY, tmp_path)
+    other = random_values(30, TINY.n_genes, 1, 0.6)
+    with pytest.raises(CheckpointError, match=r"resume\.pt"):
+        train(TINY, other, other.mean(axis=0), tmp_path)
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "resume.pt").write_bytes(b"not a state")
+    with pytest.raises(CheckpointError, match="damaged"):
+        fit(TINY, tmp_path)
+
+
+def test_a_study_that_measures_too_few_genes_is_refused(tmp_path: Path) -> None:
+    values = random_values(30, TINY.n_genes, 0, 0.6)
+    values[:, TINY.n_tokens - 1 :] = np.nan
+    with pytest.raises(PanelError, match=str(TINY.n_tokens - 1)):
+        train(TINY, values, np.zeros(TINY.n_genes, dtype=np.float32), tmp_path)
+
+
+def test_scores_of_constants_are_zero() -> None:
+    gene, flat = np.array([0, 0, 1, 1]), np.ones(4, dtype=np.float32)
+    found = score(gene, flat, np.array([1, 2, 3, 4], dtype=np.float32))
+    assert found["pearson"] == found["within_gene_pearson"] == 0.0
+
+
 def test_training_learns_a_level_that_genes_share(tmp_path: Path) -> None:
     config = replace(TINY, n_steps=120, save_every=1000, learning_rate=0.01, dropout=0.0)
     values = np.repeat(np.linspace(0, 4, 40, dtype=np.float32)[:, None], 20, axis=1)
-    _, losses = train(config, values, values.mean(axis=0), tmp_path)
+    _, losses, _ = train(config, values, values.mean(axis=0), tmp_path)
     assert np.mean(losses[-20:]) < 0.2 * values.var(), "the per-gene mean alone would leave the variance"
 
 
