@@ -8,7 +8,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ._errors import FormatError
-from ._evidence import Frozen, Sha256
+from ._frozen import Frozen, Sha256
 from ._names import NAME_PATTERN, VERSION_PATTERN
 
 CARD_VERSION = 1

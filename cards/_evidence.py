@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
+
+from ._frozen import Frozen, Sha256
 
 Status = Literal["pass", "fail", "not run", "cannot decide"]
 RUNG_NAMES: dict[int, str] = {
@@ -19,15 +21,6 @@ RUNG_NAMES: dict[int, str] = {
 """The evidence ladder: number and name of each rung."""
 PUBLISH_RUNG = 3
 """``publish`` demands this rung and all below it."""
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Frozen(BaseModel):
-    """Immutable model that refuses unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
 
 class NullSummary(Frozen):
     """Summary of a null distribution: how many draws, and where they lie."""
@@ -71,7 +64,9 @@ class Record(Frozen):
             return self
         expected = "pass" if holds(self.statistic, self.direction, self.threshold) else "fail"
         if self.status != expected:
-            raise ValueError(f"{self.gate}: status {self.status!r} contradicts {self.statistic} {self.direction} {self.threshold}")
+            raise ValueError(
+                f"{self.gate}: status {self.status!r} contradicts {self.statistic} {self.direction} {self.threshold}"
+            )
         return self
 
 
@@ -99,12 +94,19 @@ class EvidenceRun(Frozen):
     artifact_digest: Sha256
     reference: str
     panel_digest: Sha256 | None = None
-    started: datetime
+    started: AwareDatetime
     seconds: float = Field(ge=0)
     software: dict[str, str]
     rungs: list[RungResult]
     allowed_below: str | None = None
     """Reason given to publish below rung 3; kept for good."""
+
+    @model_validator(mode="after")
+    def _each_rung_once(self) -> EvidenceRun:
+        numbers = [result.rung for result in self.rungs]
+        if len(set(numbers)) != len(numbers):
+            raise ValueError(f"each rung may be given once, got {numbers}")
+        return self
 
 
 def holds(statistic: float, direction: str, threshold: float) -> bool:
@@ -127,12 +129,14 @@ def judge(
     seed: int | None = None,
     null: NullSummary | None = None,
     decides: bool = True,
-    **details: float | int | str | bool | None,
+    details: Mapping[str, float | int | str | bool | None] | None = None,
 ) -> Record:
     """Make the record of a statistic held against a threshold; a non-finite statistic fails."""
     finite = statistic == statistic and abs(statistic) != float("inf")
     passed = finite and holds(statistic, direction, threshold)
-    said = f"{statistic:.4g} {direction} {threshold:g}" if passed else f"{statistic:.4g}, needed {direction} {threshold:g}"
+    said = (
+        f"{statistic:.4g} {direction} {threshold:g}" if passed else f"{statistic:.4g}, needed {direction} {threshold:g}"
+    )
     return Record(
         gate=gate,
         status="pass" if passed else "fail",
@@ -144,7 +148,7 @@ def judge(
         seed=seed,
         null=null,
         decides=decides,
-        details=details,
+        details=dict(details or {}),
     )
 
 
@@ -179,7 +183,7 @@ def not_run(rung: int, reason: str) -> RungResult:
 
 def rung_reached(rungs: list[RungResult]) -> int:
     """Highest rung passed with every rung below it passed; 0 for none."""
-    passed = {result.rung for result in rungs if result.status == "pass"}
+    passed = {result.rung for result in rungs} - {result.rung for result in rungs if result.status != "pass"}
     reached = 0
     while reached + 1 in passed:
         reached += 1

@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 from ._errors import ReferenceSyntaxError
 
 NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-VERSION_PATTERN = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"
+VERSION_PATTERN = r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)$"
 
 
 def check_name(name: str) -> str:
@@ -61,6 +61,4 @@ def sha256_file(path: Path) -> str:
 
 def canonical_json(document: Any) -> bytes:
     """Encode JSON with sorted keys, no spaces and UTF-8, so that equal documents have equal digests."""
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -63,16 +63,16 @@ def _metadata(card: Card) -> str:
 
 def _usage(card: Card) -> str:
     """The few lines that use the artifact."""
-    key = card.name.replace("-", "_")
+    key, n_columns = card.name.replace("-", "_"), card.extraction.adaptor.n_components
     return (
         "## Use\n\n```python\nimport manifoldzoo as mz\n\n"
         f'manifold = mz.load("{card.name}@{card.version}")\n'
-        f"manifold.transform(adata)  # writes adata.obsm['X_{key}'], {card.extraction.adaptor.n_components} columns\n```\n"
+        f"manifold.transform(adata)  # writes adata.obsm['X_{key}'], {n_columns} columns\n```\n"
     )
 
 
 def _evidence(runs: Sequence[EvidenceRun]) -> str:
-    """Rung table and records of the newest run."""
+    """Rung table and records of the run that reached highest, the newest among equals."""
     if not runs:
         return "## Evidence\n\nNo validation run travels with this artifact.\n"
     best = max(runs, key=lambda run: (rung_reached(run.rungs), run.started))
@@ -88,7 +88,11 @@ def _evidence(runs: Sequence[EvidenceRun]) -> str:
     by_rung = {result.rung: result for result in best.rungs}
     for rung, name in RUNG_NAMES.items():
         result = by_rung.get(rung)
-        lines.append(f"| {rung} | {name} | {result.status} | {_cell(result.reason)} |" if result else f"| {rung} | {name} | not run | |")
+        lines.append(
+            f"| {rung} | {name} | {result.status} | {_cell(result.reason)} |"
+            if result
+            else f"| {rung} | {name} | not run | |"
+        )
     lines += ["", "| check | statistic | needed | n | status |", "| --- | --- | --- | --- | --- |"]
     for result in best.rungs:
         for record in result.records:
@@ -107,8 +111,8 @@ def _making(card: Card) -> str:
     source, operator, adaptor = card.source_model, made.operator, made.adaptor
     lines = [
         "## How it was made\n",
-        f"- Source model: {source.name} ({source.architecture}), digest `{source.digest[:16]}`, licence {source.licence}."
-        + (f" {source.note}" if source.note else ""),
+        f"- Source model: {source.name} ({source.architecture}), digest `{source.digest[:16]}`, "
+        f"licence {source.licence}." + (f" {source.note}" if source.note else ""),
         f"- Operator: {operator.kind}, {operator.combination}, {operator.n_blocks} x {card.genes.n} x {card.genes.n}, "
         f"numerical rank {', '.join(map(str, operator.numerical_rank))}; {operator.n_cells} cells; "
         f"{operator.pairs_seen:.1%} of gene pairs seen.",
@@ -140,7 +144,8 @@ def _panel(card: Card) -> str:
     ]
     for file in card.panel.files:
         study = file.name.rsplit(".", 1)[0]
-        lines.append(f"| {_cell(study)} | {file.n_cells} | {anchors.get(study, 0)} | {file.n_missing_genes} | {_cell(file.source)} |")
+        cells = (_cell(study), file.n_cells, anchors.get(study, 0), file.n_missing_genes, _cell(file.source))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -152,4 +157,5 @@ def _cited(text: str, doi: str | None, url: str | None) -> str:
 
 def _cell(text: str) -> str:
     """Text that cannot break out of a table cell."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    # backslashes first: one before a pipe would turn the escaped pipe into a delimiter again
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

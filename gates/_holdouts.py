@@ -207,7 +207,7 @@ def holdout_record(gate: str, result: HoldoutResult, threshold: float, *, seed: 
         "start_sd": _finite(float(np.mean([score.start_sd for score in result.scores]))),
     }
     held_out = sum(score.n_held_out for score in result.scores)
-    return judge(gate, result.touching, ">=", threshold, n=held_out, seed=seed, **details)
+    return judge(gate, result.touching, ">=", threshold, n=held_out, seed=seed, details=details)
 
 
 def _unusable(target: NDArray[np.float64], held_out: NDArray[np.intp]) -> str:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 
+from threadpoolctl import threadpool_limits
+
 from ..cards._errors import BadInputError
 from ..cards._evidence import RUNG_NAMES, EvidenceRun, RungResult, not_run
 from ..manifolds._features import apply_operator

@@ -214,7 +214,7 @@ def permutation_records(
     if reason:
         main = Record(gate=gate, status="cannot decide", reason=reason, n=n, seed=seed, null=summary, details=details)
     else:
-        main = judge(gate, result.p_value, "<=", threshold, n=n, seed=seed, null=summary, **details)
+        main = judge(gate, result.p_value, "<=", threshold, n=n, seed=seed, null=summary, details=details)
     fixed = judge(
         f"{gate}_fixed_head",
         result.fixed_p_value,
@@ -224,8 +224,10 @@ def permutation_records(
         seed=seed,
         null=null_summary(f"{kind}, head not refitted", result.fixed_null, result.log10_arrangements),
         decides=False,
-        observed=result.fixed_observed if np.isfinite(result.fixed_observed) else None,
-        warning="a head that is not refitted reaches the smallest p even for noise; shown for comparison only",
+        details={
+            "observed": result.fixed_observed if np.isfinite(result.fixed_observed) else None,
+            "warning": "a head that is not refitted reaches the smallest p even for noise; shown for comparison only",
+        },
     )
     return [main, fixed]
 

@@ -161,8 +161,8 @@ def _neighbourhood_records(
         shown = {f"k_{size}": float(values.mean()) for size, values in by_start.items()}
         spread = float(by_start[k].std())
         mean, decides = float(by_start[k].mean()), gate == "trustworthiness"
-        extra: dict[str, float | int | str] = {"k": k, "space": name, "n_starts": n_starts, "start_sd": spread, **shown}
-        records.append(judge(gate, mean, ">=", TRUSTWORTHINESS, n=n, seed=seed, decides=decides, **extra))
+        extra: dict[str, float | int | str | bool | None] = {"k": k, "space": name, "n_starts": n_starts, "start_sd": spread, **shown}
+        records.append(judge(gate, mean, ">=", TRUSTWORTHINESS, n=n, seed=seed, decides=decides, details=extra))
     return records
 
 

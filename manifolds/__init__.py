@@ -1,0 +1,45 @@
+"""What is shipped: manifolds, their file format, rulers, panels, recipes, and the transform of AnnData."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from ._figure import draw_manifold as draw_manifold
+    from ._genes import GeneTable as GeneTable
+    from ._genes import align_genes as align_genes
+    from ._keys import Keys as Keys
+    from ._keys import keys_for as keys_for
+    from ._let import LetHead as LetHead
+    from ._let import LetSettings as LetSettings
+    from ._let import fit_let as fit_let
+    from ._let import fit_let_batch as fit_let_batch
+    from ._manifold import Manifold as Manifold
+    from ._panel import LabelTable as LabelTable
+    from ._panel import Panel as Panel
+    from ._panel import PanelCells as PanelCells
+    from ._panel import build_panel as build_panel
+    from ._panel import read_label_table as read_label_table
+    from ._panel import read_panel_cells as read_panel_cells
+    from ._recipe import Recipe as Recipe
+    from ._recipe import read_recipe as read_recipe
+    from ._ruler import Edge as Edge
+    from ._ruler import Stage as Stage
+    from ._ruler import StageRuler as StageRuler
+    from ._ruler import read_stage_ruler as read_stage_ruler
+    from ._transform_file import transform_file as transform_file
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "_figure": ["draw_manifold"],
+        "_genes": ["GeneTable", "align_genes"],
+        "_keys": ["Keys", "keys_for"],
+        "_let": ["LetHead", "LetSettings", "fit_let", "fit_let_batch"],
+        "_manifold": ["Manifold"],
+        "_panel": ["LabelTable", "Panel", "PanelCells", "build_panel", "read_label_table", "read_panel_cells"],
+        "_recipe": ["Recipe", "read_recipe"],
+        "_ruler": ["Edge", "Stage", "StageRuler", "read_stage_ruler"],
+        "_transform_file": ["transform_file"],
+    },
+)

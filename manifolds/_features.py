@@ -66,4 +66,4 @@ def fold_projection(
     n_genes = operator.shape[1]
     scaled = (weights.astype(np.float64) / scale).T.reshape(len(operator), n_genes, -1)
     projection = np.einsum("kij,kjd->id", operator.astype(np.float64), scaled, optimize=True)
-    return projection, -(weights.astype(np.float64) @ (mean / scale + bias))
+    return projection, -(weights.astype(np.float64) @ (mean.astype(np.float64) / scale + bias))

@@ -138,7 +138,8 @@ def draw_manifold(
     _draw_steps(plot, ruler, centre)
     for entry in shown:
         if entry.id in centre:
-            plot.scatter(*centre[entry.id], s=70, color=[colours[entry.id]], edgecolors="black", linewidths=0.8, zorder=4)
+            x, y = centre[entry.id]
+            plot.scatter(x, y, s=70, color=[colours[entry.id]], edgecolors="black", linewidths=0.8, zorder=4)
     _legend(plot, ruler, colours)
     plot.set(xticks=[], yticks=[], xlabel="first axis of the arms", ylabel="second axis of the arms")
     plot.spines[["top", "right"]].set_visible(False)
@@ -166,7 +167,7 @@ def draw_anchors(manifold: Manifold, path: Path) -> Path:
 def _unit(latent: NDArray[np.floating]) -> NDArray[np.float64]:
     """Directions of latents; a zero latent stays at the origin."""
     wide = np.asarray(latent, dtype=np.float64)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
 
 
 def _draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.float64]]) -> None:
@@ -196,8 +197,9 @@ def _label(plot: Axes, places: dict[str, NDArray[np.float64]]) -> None:
     for text in texts:
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     points = np.array(list(places.values()))
-    state = np.random.get_state()
-    np.random.seed(0)
+    # adjustText draws from the global generator; the picture must not depend on it, nor it on the picture
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     adjust_text(
         texts,
         x=points[:, 0],
@@ -206,7 +208,7 @@ def _label(plot: Axes, places: dict[str, NDArray[np.float64]]) -> None:
         expand=(1.1, 1.25),
         arrowprops={"arrowstyle": "-", "color": "0.55", "lw": 0.5},
     )
-    np.random.set_state(state)
+    np.random.set_state(state)  # noqa: NPY002
 
 
 def _legend(plot: Axes, ruler: StageRuler, colours: dict[str, tuple[float, float, float]]) -> None:

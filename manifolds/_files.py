@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from ..cards._errors import FormatError, PermissionDeniedError, StoreError
+from ..cards._errors import FormatError, PermissionDeniedError, StoreError, ZooError
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -43,7 +43,10 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o666 & ~_umask())
-        os.replace(part, target)
+        part.replace(target)
+    except ZooError:
+        # some of ours are OSErrors too and say more than this function could
+        raise
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror or error}.") from error
     finally:

@@ -52,7 +52,9 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        listed = [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in sorted(self.files, key=lambda f: f.name)]
+        listed = [
+            {"name": f.name, "size": f.size, "sha256": f.sha256} for f in sorted(self.files, key=lambda f: f.name)
+        ]
         return canonical_json({"format_version": self.format_version, "files": listed})
 
     @property
@@ -63,7 +65,9 @@ class Manifest:
     @classmethod
     def of(cls, contents: Mapping[str, bytes]) -> Manifest:
         """Manifest of load-critical contents by file name."""
-        return cls(tuple(FileEntry(name, len(contents[name]), sha256_bytes(contents[name])) for name in sorted(contents)))
+        return cls(
+            tuple(FileEntry(name, len(contents[name]), sha256_bytes(contents[name])) for name in sorted(contents))
+        )
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
@@ -97,12 +101,15 @@ class Manifest:
         names = sorted(entry.name for entry in entries)
         if names != sorted(CRITICAL):
             raise FormatError(f"{MANIFEST} lists {names}, expected exactly {sorted(CRITICAL)}.")
-        return cls(entries, version)
+        manifest = cls(entries, version)
+        if manifest.to_bytes() != content:
+            raise FormatError(f"{MANIFEST} is not canonical JSON, so its digest would not be the artifact's.")
+        return manifest
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """Outcome of holding one file against the manifest: ``ok``, ``missing``, ``changed`` or ``unknown``."""
+    """Outcome of holding one file against the manifest: ``ok``, ``missing`` or ``changed``."""
 
     name: str
     status: str
@@ -159,8 +166,7 @@ def list_artifact(folder: Path, *, links_into: Path | None = None) -> list[str]:
         if name in _IGNORED or name.startswith(".cache/huggingface/") or name in (".cache", ".cache/huggingface"):
             continue
         if path.is_symlink():
-            target = path.resolve()
-            if links_into is None or not target.is_relative_to(links_into.resolve()) or not target.is_file():
+            if links_into is None or not _leads_into(path, links_into):
                 raise UnsafeFileError(f"{name!r} is a symbolic link; artifacts hold plain files only.")
         elif path.is_dir():
             if name not in ("evidence", "figures"):
@@ -187,7 +193,9 @@ def check_member(name: str) -> None:
     if name == MANIFEST or name in CRITICAL or _BESIDE.match(name):
         return
     if path.suffix.lower() in _PICKLES or path.suffix.lower() in (".py", ".sh", ".so", ".js", ".html"):
-        raise UnsafeFileError(f"{name!r} can carry code; artifacts hold safetensors, JSON, TSV, Markdown and figures only.")
+        raise UnsafeFileError(
+            f"{name!r} can carry code; artifacts hold safetensors, JSON, TSV, Markdown and figures only."
+        )
     raise FormatError(f"{name!r} is not a file that the artifact format knows.")
 
 
@@ -301,6 +309,16 @@ def _parse_entry(entry: Any) -> FileEntry:
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise FormatError(f"{MANIFEST} gives {name!r} a digest that is not SHA-256.")
     return FileEntry(name, size, digest)
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    """Whether a link ends at a plain file inside ``folder``."""
+    try:
+        target = link.resolve(strict=True)
+    # Python before 3.13 raises RuntimeError for a link that leads to itself
+    except (OSError, RuntimeError):
+        return False
+    return target.is_relative_to(folder.resolve()) and target.is_file()
 
 
 def _read(path: Path, limit: int) -> bytes:

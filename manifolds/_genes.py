@@ -37,6 +37,9 @@ class GeneTable:
     def __post_init__(self) -> None:
         if len(self.symbols) != len(self.ensembl) or not self.symbols:
             raise FormatError("genes.tsv needs one symbol and one Ensembl field per gene.")
+        broken = [gene for gene in (*self.symbols, *self.ensembl) if any(character in gene for character in "\t\r\n")]
+        if broken or "" in self.symbols:
+            raise FormatError(f"genes.tsv cannot hold the gene name {broken[0] if broken else ''!r}.")
         repeated = [gene for gene, n in Counter(self.symbols).items() if n > 1]
         if repeated:
             raise FormatError(f"genes.tsv names {repeated[0]!r} more than once.")
@@ -59,10 +62,10 @@ class GeneTable:
             If the header or a row is malformed, or a gene is named twice.
         """
         try:
-            lines = content.decode().splitlines()
+            lines = content.decode().removesuffix("\n").split("\n")
         except UnicodeDecodeError as error:
             raise FormatError("genes.tsv is not UTF-8 text.") from error
-        if not lines or lines[0] != "symbol\tensembl_id":
+        if lines[0] != "symbol\tensembl_id":
             raise FormatError(f"genes.tsv starts with {lines[:1]}, expected the header 'symbol<TAB>ensembl_id'.")
         rows = [line.split("\t") for line in lines[1:]]
         for number, row in enumerate(rows, start=2):
@@ -80,7 +83,7 @@ class Alignment:
     column
         Column of each manifold gene in the input, -1 where it is missing, ``(n_genes,)``.
     kind
-        What matched: ``"symbol"`` or ``"ensembl"``.
+        What matched, or matched more: ``"symbol"`` or ``"ensembl"``.
     missing
         Symbols of the genes without a column.
     """
@@ -98,7 +101,8 @@ class Alignment:
 def align_genes(names: Sequence[str], table: GeneTable, *, cell_names: Sequence[str] = ()) -> Alignment:
     """Find each gene of ``table`` among ``names`` by symbol or Ensembl id, whichever matches more.
 
-    Version suffixes of Ensembl ids are ignored. Where a matched gene occurs more than once the first column
+    Genes that it leaves out are looked for by the other, since many files name a gene by its id where they know
+    no symbol. Version suffixes of Ensembl ids are ignored. Where a matched gene occurs more than once the first column
     is used, with a warning. ``cell_names`` serves to recognise a transposed matrix.
 
     Raises
@@ -109,17 +113,19 @@ def align_genes(names: Sequence[str], table: GeneTable, *, cell_names: Sequence[
     stripped = [_strip_version(name) for name in names]
     by_symbol = _first_positions(stripped, table.symbols)
     by_ensembl = _first_positions(stripped, table.ensembl)
-    kind, column = max((("symbol", by_symbol), ("ensembl", by_ensembl)), key=lambda pair: int((pair[1] >= 0).sum()))
+    by_id = (by_ensembl >= 0).sum() > (by_symbol >= 0).sum()
+    kind, column, other = ("ensembl", by_ensembl, by_symbol) if by_id else ("symbol", by_symbol, by_ensembl)
+    column = np.where(column >= 0, column, other)
     if not (column >= 0).any():
         raise GeneError(*_explain_no_match(names, table, cell_names))
-    wanted = set(table.symbols if kind == "symbol" else table.ensembl) - {""}
+    wanted = {*table.symbols, *table.ensembl} - {""}
     repeated = sorted(name for name, n in Counter(stripped).items() if n > 1 and name in wanted)
     if repeated:
         warnings.warn(
             f"{len(repeated)} genes of the manifold occur more than once in the input, {repeated[0]!r} first; "
             "the first column of each is used.",
             ZooWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
     missing = tuple(symbol for symbol, at in zip(table.symbols, column, strict=True) if at < 0)
     return Alignment(column=column, kind=kind, missing=missing)
@@ -158,7 +164,7 @@ def check_coverage(alignment: Alignment, loading: NDArray[np.floating], *, floor
             f"The input covers {coverage:.2f} of the manifold's loading "
             f"({len(alignment.missing)} of {len(alignment.column)} genes missing: {listed}, ...).",
             CoverageWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return coverage
 

@@ -58,6 +58,8 @@ class Manifold:
 
     def __post_init__(self) -> None:
         _check_shapes(self)
+        # made here so that a broken stage graph is met on loading, not in the middle of a gate
+        _ = self.ruler
 
     def __repr__(self) -> str:
         return (
@@ -203,9 +205,7 @@ class Manifold:
         """
         from ._transform import transform
 
-        return transform(
-            self, adata, key_added=key_added, layer=layer, gene_column=gene_column, scale=scale, copy=copy
-        )
+        return transform(self, adata, key_added=key_added, layer=layer, gene_column=gene_column, scale=scale, copy=copy)
 
     def save(self, folder: str | Path) -> Path:
         """Write the artifact to a new or empty folder; the manifest comes last.
@@ -218,8 +218,8 @@ class Manifold:
             If it cannot be written.
         """
         target = Path(folder)
-        if target.exists() and any(target.iterdir()):
-            raise BadInputError(f"{str(target)!r} is not empty.", "Choose a new folder.")
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise BadInputError(f"{str(target)!r} is not an empty folder.", "Choose a new folder.")
         contents = encode(self.card, self.genes, self.tensors, self.vectors)
         for name in CRITICAL:
             write_bytes(target / name, contents[name])
@@ -252,11 +252,15 @@ class Manifold:
         """
         manifest, contents = read_verified(Path(folder), links_into=links_into)
         card = decode_card(contents[CARD], manifest)
+        vectors = decode_tensors(contents[VECTORS], where=VECTORS)
+        # without a single vector "reproduces" would hold for anything
+        if not all(array.size for array in vectors.values()):
+            raise FormatError(f"{VECTORS} holds no test vectors.")
         return cls(
             card=card,
             genes=GeneTable.from_tsv(contents[GENES]),
             tensors=decode_tensors(contents[TENSORS], where=TENSORS),
-            vectors=decode_tensors(contents[VECTORS], where=VECTORS),
+            vectors=vectors,
             digest=manifest.digest,
             reference=reference or f"{card.name}@{card.version}",
             path=Path(folder),
@@ -298,7 +302,7 @@ def _check_shapes(manifold: Manifold) -> None:
     """Refuse tensors that do not fit the card and each other."""
     expected = expected_shapes(manifold.card)
     _compare(TENSORS, manifold.tensors, expected)
-    n = manifold.vectors["input"].shape[0] if "input" in manifold.vectors else 0
+    n = next(iter(manifold.vectors["input"].shape), 0) if "input" in manifold.vectors else 0
     vectors: dict[str, tuple[int, ...]] = {"input": (n, manifold.card.genes.n), "latent": (n, expected["offset"][0])}
     for readout in manifold.card.extraction.readouts:
         vectors[f"proba.{readout.task}"] = (n, len(readout.classes))

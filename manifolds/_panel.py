@@ -191,7 +191,8 @@ def build_panel(
     BadInputError
         If the label table names a stage that the ruler lacks.
     """
-    parts, described, files, seen = [], [], [], set()
+    parts, described, files = [], [], []
+    seen: set[str] = set()
     for path in paths:
         cells = _open(path)
         groups = _groups(cells, path, labels)
@@ -208,6 +209,7 @@ def build_panel(
         parts.append(sums / size.to_numpy()[:, None])
         described += [(*key, int(n)) for key, n in size.items()]
         files.append(_describe(path, cells, groups, missing))
+        cells.file.close()
     anchors = np.concatenate(parts) if parts else np.zeros((0, len(genes)))
     if len(anchors) < 3:
         raise PanelError(
@@ -257,6 +259,9 @@ def read_panel_cells(
     """
     opened = [(path, _open(path)) for path in paths]
     tables = [_groups(cells, path, labels) for path, cells in opened]
+    seen: set[str] = set()
+    for (path, _), table in zip(opened, tables, strict=True):
+        _refuse_repeats(table, seen, path)
     every = pd.concat([table.assign(file=number) for number, table in enumerate(tables)], ignore_index=True)
     every = every[every["stage"] != LEFT_OUT]
     if every.empty:
@@ -271,6 +276,7 @@ def read_panel_cells(
     for number, (path, cells) in enumerate(opened):
         rows = np.sort(picked.loc[picked["file"] == number, "row"].to_numpy())
         blocks += [block for _, block in _blocks(cells, rows, genes, path)]
+        cells.file.close()
     stage = tuple(picked["stage"])
     return PanelCells(
         values=sparse.vstack(blocks, format="csr").astype(np.float32),
@@ -285,7 +291,9 @@ def read_ensembl_ids(paths: Sequence[Path], genes: Sequence[str]) -> tuple[str, 
     """Ensembl id of each gene as the first file that knows it says in ``var['ensembl_id']``, empty where none does."""
     known: dict[str, str] = {}
     for path in paths:
-        variables = _open(path).var
+        cells = _open(path)
+        variables = cells.var
+        cells.file.close()
         if "ensembl_id" in variables:
             for symbol, identifier in zip(variables.index.astype(str), variables["ensembl_id"].astype(str), strict=True):
                 if identifier.startswith("ENSG"):
@@ -304,6 +312,12 @@ def _open(path: Path) -> ad.AnnData:
     if lacking:
         raise PanelError(
             f"{str(path)!r} lacks {', '.join(lacking)} in obs; a panel needs {', '.join(COLUMNS)}.", "Add the columns."
+        )
+    if not cells.var_names.is_unique:
+        repeated = cells.var_names[cells.var_names.duplicated()][0]
+        raise PanelError(
+            f"{path.name} names the gene {repeated!r} more than once in var_names.",
+            "Call `adata.var_names_make_unique()` or sum the columns.",
         )
     return cells
 
@@ -362,9 +376,15 @@ def _read_rows(cells: ad.AnnData, rows: NDArray[np.integer]) -> Any:
 
 def _check_counts(values: NDArray[Any], path: Path) -> None:
     """Refuse anything but raw counts."""
-    check_finite(values)
+    try:
+        check_finite(values)
+    except ScaleError as error:
+        raise ScaleError(f"X of {path.name} does not hold raw counts: {error.message}", error.hint) from error
     if values.size and not (values == np.rint(values)).all():
-        raise ScaleError(f"X of {path.name} does not hold raw counts (found {values[values != np.rint(values)][0]:.4g}).")
+        raise ScaleError(
+            f"X of {path.name} does not hold raw counts (found {values[values != np.rint(values)][0]:.4g}).",
+            "Put the counts in X.",
+        )
 
 
 def _describe(path: Path, cells: ad.AnnData, groups: pd.DataFrame, missing: tuple[str, ...]) -> PanelFile:

@@ -6,11 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ..cards._card import Citation, Licence, Text
 from ..cards._errors import FormatError, NotFoundError
-from ..cards._evidence import Frozen
+from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
 
 
@@ -50,7 +50,7 @@ class ReadoutRecipe(Frozen):
 class Recipe(Frozen):
     """Everything an extraction needs besides a checkpoint and cells."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
     version: Annotated[str, Field(pattern=VERSION_PATTERN)]
     title: Text
     description: Text
@@ -65,8 +65,15 @@ class Recipe(Frozen):
     coverage_floor: float = Field(ge=0, le=1)
     organism: Text = "Homo sapiens"
     intended_use: Text
-    limits: list[Text]
-    citations: list[Citation]
+    limits: Annotated[list[Text], Field(min_length=1)]
+    citations: Annotated[list[Citation], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Recipe:
+        tasks = [readout.task for readout in self.readouts]
+        if len(set(tasks)) != len(tasks):
+            raise ValueError(f"readout tasks must differ, got {tasks}")
+        return self
 
 
 def recipe_folder(recipe: str | Path) -> Path:
@@ -98,9 +105,9 @@ def read_recipe(folder: Path) -> Recipe:
     """
     try:
         return Recipe.model_validate(tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{folder / 'recipe.toml'} is not TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
+        field = ".".join(map(str, first["loc"])) or "the recipe"
         raise FormatError(f"{folder / 'recipe.toml'} fails at {field!r}: {first['msg']}.") from error

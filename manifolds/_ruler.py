@@ -133,11 +133,11 @@ class StageRuler:
             If a stage is unknown, with the nearest names.
         """
         index = self._index(stages)
-        return self._steps[np.ix_(index, index)].astype(np.float64)
+        return np.asarray(self._steps[np.ix_(index, index)], dtype=np.float64)
 
     def depth(self, stages: Sequence[str]) -> NDArray[np.float64]:
         """Count the steps of each stage from the root, float64 ``(n,)``."""
-        return self._steps[self._position[self.root], self._index(stages)].astype(np.float64)
+        return np.asarray(self._steps[self._position[self.root], self._index(stages)], dtype=np.float64)
 
     def branch(self, stages: Sequence[str]) -> list[str]:
         """Branch of each stage."""
@@ -227,5 +227,8 @@ def _read_tsv(path: Path) -> list[dict[str, str]]:
     except FileNotFoundError as error:
         raise FormatError(f"There is no {path}.") from error
     if rows and not columns <= set(rows[0]):
-        raise FormatError(f"{path} has the columns {sorted(rows[0])}, expected {sorted(columns)}.")
+        raise FormatError(f"{path} has the columns {sorted(map(str, rows[0]))}, expected {sorted(columns)}.")
+    for number, row in enumerate(rows, start=1):
+        if any(row[column] is None for column in columns):
+            raise FormatError(f"Row {number} of {path} has too few fields: {list(row.values())}.")
     return rows

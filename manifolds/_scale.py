@@ -63,10 +63,10 @@ def summarise(block: Any) -> ValueSummary:
     """Summarise a sparse or dense block of cells, ``(n_cells, n_genes)``."""
     stored = stored_values(block)
     if not stored.size:
-        return ValueSummary(0.0, True, 0.0)
+        return ValueSummary(maximum=0.0, whole=True, cell_sum=0.0)
     maximum = float(stored.max())
     whole = bool((stored == np.rint(stored)).all())
-    if whole or maximum > _LOG_CEILING:
+    if (whole and maximum > 0) or maximum > _LOG_CEILING:
         return ValueSummary(maximum, whole, float("nan"))
     linear = block.astype(np.float64).expm1() if sparse.issparse(block) else np.expm1(np.asarray(block, np.float64))
     return ValueSummary(maximum, whole, float(np.median(np.asarray(linear.sum(axis=1)).ravel())))
@@ -100,7 +100,7 @@ def decide_scale(summary: ValueSummary, asked: Scale | Literal["auto"], *, all_g
         If counts are normalised unasked, or the logarithms were scaled to another sum than 10,000.
     """
     counts = summary.whole and summary.maximum > 0
-    if asked == "counts" and not counts:
+    if asked == "counts" and not summary.whole:
         raise ScaleError(
             f"Counts were announced but the values are not whole numbers (largest {summary.maximum:.4g}).",
             "Pass scale='log1p', or name the layer that holds counts with `layer`.",

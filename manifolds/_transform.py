@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 import anndata as ad
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 CHUNK = 16_384
 _SAMPLE = 512
+_STORED = 65_536
+# a block holds at most CHUNK times this many values, stored or dense
+_WIDTH = 1_024
 # below this many genes the input is a selection, and cell sums say nothing about its scale
 _FULL_MATRIX = 5_000
 
@@ -40,13 +45,15 @@ def transform(
     progress: Progress | None = None,
 ) -> ad.AnnData | None:
     """Implement ``Manifold.transform``; ``progress`` is called with the number of cells just done."""
+    if adata.is_view and adata.isbacked and not copy:
+        raise BadInputError("A view of a backed file cannot take results.", "Pass copy=True, or `adata.to_memory()`.")
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
     stem = key_added or manifold.name
     keys_for(stem)
     alignment = match_genes(manifold, target, gene_column)
     coverage = check_coverage(alignment, manifold.tensors["projection"], floor=manifold.card.genes.coverage_floor)
     matrix = pick_matrix(target, layer)
-    # of a backed CSC file only some columns are looked at, which says nothing about the sum of a cell
+    # of a backed CSC file only stored values are looked at, which says nothing about the sum of a cell
     full = matrix.shape[1] >= _FULL_MATRIX and not isinstance(matrix, CSCDataset)
     decided = decide_scale(_sample(matrix), scale, all_genes=full)
     projection = spread_projection(manifold, alignment, matrix.shape[1])
@@ -84,7 +91,8 @@ def spread_projection(manifold: Manifold, alignment: Alignment, n_columns: int) 
     """
     spread = np.zeros((n_columns, manifold.n_components), dtype=np.float32)
     found = alignment.column >= 0
-    spread[alignment.column[found]] = manifold.tensors["projection"][found]
+    # two genes may share a column where the table gives both one Ensembl id
+    np.add.at(spread, alignment.column[found], manifold.tensors["projection"][found].astype(np.float32))
     return spread
 
 
@@ -115,13 +123,24 @@ def project_matrix(
         return _project_dask(matrix, projection, offset32, scale)
     if isinstance(matrix, CSCDataset) or (sparse.issparse(matrix) and matrix.format == "csc"):
         return _project_columns(matrix, projection, offset32, scale, progress)
+    if sparse.issparse(matrix) and matrix.format != "csr":
+        matrix = matrix.tocsr()
     latent = np.empty((matrix.shape[0], projection.shape[1]), dtype=np.float32)
-    for start, block in _row_blocks(matrix):
-        stop = start + block.shape[0]
-        latent[start:stop] = _project_block(block, projection, scale)
-        latent[start:stop] += offset32
-        if progress is not None:
-            progress(stop - start)
+    # a row of a dense matrix holds every gene, so as many rows as of a sparse one could fill the memory
+    dense = not sparse.issparse(matrix) and not isinstance(matrix, CSRDataset)
+    height = max(1, min(CHUNK, CHUNK * _WIDTH // matrix.shape[1])) if dense else CHUNK
+
+    def project(start: int) -> int:
+        stop = min(start + height, len(latent))
+        block = _rows(matrix, start, stop)
+        np.add(_project_block(block, projection, scale), offset32, out=latent[start:stop])
+        return stop - start
+
+    # scipy's sparse products release the interpreter lock; BLAS has threads of its own, and HDF5 reads with one
+    with ThreadPoolExecutor(_n_threads() if sparse.issparse(matrix) else 1) as pool:
+        for n_done in pool.map(project, range(0, len(latent), height)):
+            if progress is not None:
+                progress(n_done)
     return latent
 
 
@@ -140,9 +159,9 @@ def write_results(
     classes: dict[str, NDArray[np.str_]] = {}
     for task in manifold.tasks:
         keys: Keys = keys_for(stem, task)
-        proba = manifold.read_out(latent, task)
+        proba, best = _read_out(manifold, latent, task)
         names = manifold.classes(task)
-        target.obs[keys.obs] = pd.Categorical.from_codes(proba.argmax(axis=1), categories=names)
+        target.obs[keys.obs] = pd.Categorical.from_codes(best, categories=names)
         target.obsm[keys.obsm_proba] = proba
         classes[task] = np.asarray(names, dtype=str)
     target.uns[base.uns] = {
@@ -156,20 +175,37 @@ def write_results(
     }
 
 
-def _row_blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
-    """Blocks of rows in memory; views where the matrix is in memory already."""
-    n_rows = matrix.shape[0]
-    if sparse.issparse(matrix):
-        csr = matrix if matrix.format == "csr" else matrix.tocsr()
-        for start in range(0, n_rows, CHUNK):
-            stop = min(start + CHUNK, n_rows)
-            low, high = csr.indptr[start], csr.indptr[stop]
-            # built from views: scipy's own row slicing copies data and indices
-            view = (csr.data[low:high], csr.indices[low:high], csr.indptr[start : stop + 1] - low)
-            yield start, sparse.csr_matrix(view, shape=(stop - start, csr.shape[1]), copy=False)
-        return
-    for start in range(0, n_rows, CHUNK):
-        yield start, matrix[start : min(start + CHUNK, n_rows)]
+def _read_out(
+    manifold: Manifold, latent: NDArray[np.float32], task: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities and the most probable class of every cell, in pieces on the processors there are."""
+    proba = np.empty((len(latent), len(manifold.classes(task))), dtype=np.float32)
+    best = np.empty(len(latent), dtype=np.int64)
+
+    def read(start: int) -> None:
+        rows = slice(start, start + CHUNK)
+        proba[rows] = manifold.read_out(latent[rows], task)
+        best[rows] = proba[rows].argmax(axis=1)
+
+    with ThreadPoolExecutor(_n_threads()) as pool:
+        list(pool.map(read, range(0, len(latent), CHUNK)))
+    return proba, best
+
+
+def _n_threads() -> int:
+    """Processors this process may use, at most 8: beyond that memory is the limit."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, 8)
+
+
+def _rows(matrix: Any, start: int, stop: int) -> Any:
+    """Rows of a matrix, without a copy where it is CSR in memory and the piece is not small."""
+    if not sparse.issparse(matrix):
+        return matrix[start:stop]
+    low, high = matrix.indptr[start], matrix.indptr[stop]
+    # built from views: scipy's own row slicing copies data and indices
+    view = (matrix.data[low:high], matrix.indices[low:high], matrix.indptr[start : stop + 1] - low)
+    return sparse.csr_matrix(view, shape=(stop - start, matrix.shape[1]), copy=False)
 
 
 def _project_block(block: Any, projection: NDArray[np.float32], scale: Scale) -> NDArray[np.float32]:
@@ -189,12 +225,16 @@ def _project_columns(
 ) -> NDArray[np.float32]:
     """Accumulate over blocks of columns: a CSC matrix is read once (twice for counts) in storage order."""
     n_rows, n_columns = matrix.shape
-    width = 1024
+    stored = matrix.group["indptr"] if isinstance(matrix, CSCDataset) else matrix.indptr
+    pointers = np.asarray(stored[:], dtype=np.int64)
 
     def blocks() -> Iterator[tuple[slice, Any]]:
-        for start in range(0, n_columns, width):
-            columns = slice(start, min(start + width, n_columns))
-            yield columns, sparse.csc_matrix(matrix[:, columns])
+        start = 0
+        while start < n_columns:
+            last = int(np.searchsorted(pointers, pointers[start] + CHUNK * _WIDTH, side="right")) - 1
+            stop = max(start + 1, last)
+            yield slice(start, stop), sparse.csc_matrix(matrix[:, start:stop])
+            start = stop
 
     totals = np.zeros(n_rows)
     if scale == "counts":
@@ -229,10 +269,13 @@ def _project_dask(
 
 
 def _sample(matrix: Any) -> Any:
-    """Summary of some cells spread over the matrix (of some columns, where rows are dear to read)."""
+    """Summary of some cells spread over the matrix."""
     n_rows = matrix.shape[0]
     if isinstance(matrix, CSCDataset):
-        block = sparse.csc_matrix(matrix[:, : min(256, matrix.shape[1])]).tocsr()
+        # of stored values: any few columns may be empty, and rows are dear to read
+        stored = matrix.group["data"]
+        starts = np.linspace(0, max(0, len(stored) - _STORED), 4).astype(int)
+        block = np.concatenate([stored[start : start + _STORED] for start in starts])[None, :]
     elif n_rows <= _SAMPLE:
         block = matrix[:] if not hasattr(matrix, "dask") else matrix
     else:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import anndata as ad
 import h5py
-from anndata.io import write_elem
+from anndata.io import read_elem, sparse_dataset, write_elem
 
-from ..cards._errors import BadInputError, NotFoundError
+from ..cards._errors import BadInputError, NotFoundError, ZooError
 from ._files import replacing
 from ._keys import keys_for
 from ._scale import Scale
@@ -83,8 +85,7 @@ def transform_file(
         raise NotFoundError(f"There is no file {str(before)!r}.", "Check the path.")
     if after.exists() and after.samefile(before):
         raise BadInputError(f"{str(after)!r} is the input itself.", "Name another output.")
-    cells = _open(before)
-    try:
+    with _opened(before) as (file, cells):
         transform(
             manifold,
             cells,
@@ -94,13 +95,15 @@ def transform_file(
             scale=scale,
             progress=progress,
         )
-    finally:
-        if cells.file is not None:
-            cells.file.close()
+        index = file["obs"].attrs["_index"]
     stem = key_added or manifold.name
     base = keys_for(stem)
     tasks = [keys_for(stem, task) for task in manifold.tasks]
     obsm, obs = [base.obsm, *(k.obsm_proba for k in tasks)], [k.obs for k in tasks]
+    if index in obs:
+        raise BadInputError(
+            f"{str(before)!r} keeps the names of its cells in {index!r}.", "Choose another `key_added`."
+        )
     with replacing(after) as part:
         shutil.copyfile(before, part)
         with h5py.File(part, "r+") as file:
@@ -114,25 +117,52 @@ def transform_file(
     return FileTransform(cells.n_obs, obsm, obs, cells.uns[base.uns])
 
 
-def _open(path: Path) -> ad.AnnData:
-    """Open a file backed, with a clear error for what is not an ``.h5ad``."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[h5py.File, ad.AnnData]]:
+    """Cells of a file whose matrices stay on disk (anndata's backed mode would read every layer)."""
     if not h5py.is_hdf5(path):
         raise BadInputError(f"{str(path)!r} is not an .h5ad file.", "Convert it with `anndata` or `scanpy.read` first.")
-    try:
-        cells = ad.read_h5ad(path, backed="r")
-    # whatever the reader stumbles over lies in the user's file; its error class is private
-    except Exception as error:
-        raise BadInputError(f"{str(path)!r} is not a readable .h5ad file: {error}.") from error
-    with h5py.File(path, "r") as file:
-        if "column-order" not in file["obs"].attrs:
-            raise BadInputError(
-                f"{str(path)!r} was written by anndata before 0.7.", "Read and write it once with a current anndata."
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            if "column-order" not in file["obs"].attrs:
+                raise BadInputError(
+                    f"{str(path)!r} was written by anndata before 0.7.",
+                    "Read and write it once with a current anndata.",
+                )
+            cells = ad.AnnData(
+                X=_on_disk(file["X"]) if "X" in file else None,
+                obs=read_elem(file["obs"]),
+                var=read_elem(file["var"]),
+                layers={name: _on_disk(layer) for name, layer in file.get("layers", {}).items()},
             )
-    return cells
+        except BadInputError:
+            raise
+        # whatever the reader stumbles over lies in the user's file; its error class is private
+        except Exception as error:
+            raise BadInputError(f"{str(path)!r} is not a readable .h5ad file: {error}.") from error
+        try:
+            yield file, cells
+        except ZooError:
+            raise
+        except OSError as error:
+            raise BadInputError(f"{str(path)!r} is damaged: {error}.", "Copy or download it again.") from error
+
+
+def _on_disk(element: h5py.Group | h5py.Dataset) -> Any:
+    """A matrix of an open file, not read yet."""
+    if isinstance(element, h5py.Dataset):
+        return element
+    if not {"data", "indices", "indptr"} <= set(element):
+        raise BadInputError(f"{element.name!r} in {element.file.filename!r} is not a matrix.")
+    return sparse_dataset(element)
 
 
 def _put(file: h5py.File, key: str, value: Any) -> None:
     """Write one element in place of an older one."""
+    parent = key.rpartition("/")[0]
+    if parent not in file:
+        write_elem(file, parent, {})
     if key in file:
         del file[key]
     write_elem(file, key, value)

@@ -12,7 +12,15 @@ USAGE, BUG, INTERRUPTED = 2, 70, 130
 
 def main() -> None:
     """Run the command line and exit with the status that the design gives each outcome."""
-    sys.exit(run(sys.argv[1:]))
+    if not sys.stderr.isatty():
+        # the Hub client draws its progress bars everywhere unless told before it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # between the lines of `run` that catch it
+        status = INTERRUPTED
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -28,6 +36,9 @@ def run(arguments: list[str]) -> int:
     try:
         status = command.main(args=arguments, prog_name="manifoldzoo", standalone_mode=False)
         sys.stdout.flush()
+        if status == INTERRUPTED:
+            # typer turns Ctrl-C into a silent exit status
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except ZooError as error:
         return _fail(arguments, type(error).__name__, error.message or str(error), error.hint, error.exit_code)
@@ -36,9 +47,10 @@ def run(arguments: list[str]) -> int:
         return _fail(arguments, type(error).__name__, error.format_message(), hint, USAGE)
     except (KeyboardInterrupt, typer.Abort):
         return _fail(arguments, "Interrupted", "Interrupted; nothing half-written was left behind.", "", INTERRUPTED)
-    except BrokenPipeError:
-        # the reader of our output went away; Python would complain once more while flushing at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):
+        # the reader of our output went away, for which typer exits with 1, the status of a failed gate;
+        # Python would complain once more while flushing at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return 0
     except Exception as error:
         hint = "This is a bug of manifoldzoo; run again with --debug and report what it prints."

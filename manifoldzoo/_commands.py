@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._output import emit, reporting, size, table
+from ._output import emit, plain, reporting, size, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def list_(
         shown = table("name", "version", ">rung", ">size", "store", "source model", "title")
         for row in rows:
             values = row["name"], row["version"], f"{row['rung']}/6", size(row["size_bytes"]), row["store"]
-            shown.add_row(*values, row["source_model"], row["title"])
+            shown.add_row(*plain(*values, row["source_model"], row["title"]))
         console.print(shown)
 
     emit({"manifolds": rows}, json_, render)
@@ -80,7 +80,9 @@ def info(reference: Ref, offline: Offline = False, json_: Json = False, debug: D
     told = tell(reference, offline=offline or None)
 
     def render(console: Console) -> None:
-        from .cards import EvidenceRun, parse_card, render_readme
+        from .cards._card import parse_card
+        from .cards._evidence import EvidenceRun
+        from .cards._readme import render_readme
 
         runs = [EvidenceRun.model_validate(run) for run in told["evidence"]]
         text = render_readme(parse_card(told["card"]), told["digest"], runs)
@@ -97,11 +99,12 @@ def update(
     debug: Debug = False,
 ) -> None:
     """Refresh the index of published manifolds from the Hub."""
-    from .registry._hub import refresh_index
+    from .registry._hub_index import refresh_index
 
     index = refresh_index(owner)
     told = {"owner": index.owner, "updated": index.updated.isoformat(), "n_entries": len(index.entries)}
-    emit(told, json_, lambda console: console.print(f"{len(index.entries)} published versions of {index.owner}"))
+    said = f"{len(index.entries)} published versions of {index.owner}"
+    emit(told, json_, lambda console: console.print(said, markup=False))
 
 
 @app.command()
@@ -175,8 +178,9 @@ def extract(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Bundled recipe, or ./FOLDER with a recipe.toml.")],
     output: Out,
     cells: Annotated[list[Path], typer.Option(help="Labelled cells, raw counts; once per file.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the bundled reference by default.")] = None,
-    checkpoint_licence: Annotated[str, typer.Option(help="SPDX licence of the weights.")] = "LicenseRef-not-stated",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder; the bundled reference by default.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the manifold; the recipe's by default.")] = None,
     version: Annotated[str | None, typer.Option(help="Version of the manifold; the recipe's by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the recipe's by default.")] = None,
@@ -185,12 +189,12 @@ def extract(
 ) -> None:
     """Extract a manifold from a checkpoint: operator, head, readouts, card and test vectors."""
     from .extractors._extract import extract as make
+    from .manifolds._figure import draw_anchors
 
     with reporting(f"extract {recipe}") as progress:
         manifold = make(
             recipe,
             checkpoint=checkpoint,
-            checkpoint_licence=checkpoint_licence,
             cells=cells,
             name=name,
             version=version,
@@ -198,8 +202,12 @@ def extract(
             progress=progress,
         )
     manifold.save(output)
+    draw_anchors(manifold, output / "figures" / "anchors.png")
     told = {"reference": f"{manifold.name}@{manifold.version}", "digest": manifold.digest, "folder": str(output)}
-    emit(told, json_, lambda console: console.print(f"{told['reference']} in {output}; gates: `manifoldzoo validate {output}`", markup=False))
+    # a relative folder without ./ would be taken for a name or a Hub repository
+    where = output if output.is_absolute() else f"./{output}"
+    said = f"{told['reference']} in {output}; gates: `manifoldzoo validate {where}`"
+    emit(told, json_, lambda console: console.print(said, markup=False))
 
 
 @app.command()
@@ -236,7 +244,9 @@ def validate(
 def publish(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Artifact folder.")],
     to: Annotated[str, typer.Option(help="'local', or hf://OWNER/REPO.")],
-    allow_below: Annotated[str | None, typer.Option(help="Publish below rung 3, with this reason kept for good.")] = None,
+    allow_below: Annotated[
+        str | None, typer.Option(help="Publish below rung 3, with this reason kept for good.")
+    ] = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -259,7 +269,7 @@ def verify(reference: Ref, offline: Offline = False, json_: Json = False, debug:
     def render(console: Console) -> None:
         shown = table("status", "file", ">size", "sha256")
         for file in checked["files"]:
-            shown.add_row(file["status"], file["name"], size(file["size"] or 0), file["sha256"] or "")
+            shown.add_row(*plain(file["status"], file["name"], size(file["size"] or 0), file["sha256"] or ""))
         console.print(shown)
 
     emit(checked, json_, render)
@@ -294,7 +304,8 @@ def lock(
 
     written = record(references, output)
     told = {"lockfile": str(output), **written.model_dump(mode="json", exclude={"schema_"})}
-    emit(told, json_, lambda console: console.print(f"{len(written.entries)} references locked in {output}", markup=False))
+    said = f"{len(written.entries)} references locked in {output}"
+    emit(told, json_, lambda console: console.print(said, markup=False))
 
 
 @app.command()
@@ -303,7 +314,8 @@ def bundle(references: Refs, output: Out, json_: Json = False, debug: Debug = Fa
     from .registry._bundle import bundle as pack
 
     packed = pack(references, output)
-    emit({"bundle": str(output), "packed": packed}, json_, lambda console: console.print(f"{', '.join(packed)} in {output}", markup=False))
+    said = f"{', '.join(packed)} in {output}"
+    emit({"bundle": str(output), "packed": packed}, json_, lambda console: console.print(said, markup=False))
 
 
 @app.command()
@@ -316,7 +328,8 @@ def unbundle(
     from .registry._bundle import unbundle as unpack
 
     stored = unpack(file)
-    emit({"stored": stored}, json_, lambda console: console.print(f"{', '.join(stored)} in the local store", markup=False))
+    said = f"{', '.join(stored)} in the local store"
+    emit({"stored": stored}, json_, lambda console: console.print(said, markup=False))
 
 
 @app.command()
@@ -329,7 +342,7 @@ def doctor(json_: Json = False, debug: Debug = False) -> None:
     def render(console: Console) -> None:
         shown = table("", "what", "found")
         for finding in findings:
-            shown.add_row("ok" if finding["ok"] else "PROBLEM", finding["what"], finding["found"])
+            shown.add_row(*plain("ok" if finding["ok"] else "PROBLEM", finding["what"], finding["found"]))
         console.print(shown)
 
     healthy = all(finding["ok"] for finding in findings)
@@ -340,7 +353,9 @@ def doctor(json_: Json = False, debug: Debug = False) -> None:
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the table and the figure.")] = Path("runs/demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the table and the figure.")] = Path(
+        "runs/demo"
+    ),
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -362,7 +377,5 @@ def show_run(console: Console, run: EvidenceRun) -> None:
             needed = "" if record.threshold is None else f"{record.direction} {record.threshold:g}"
             status = record.status if record.decides else "never decides"
             why = "" if record.statistic is not None or record.status == "pass" else f": {record.reason}"
-            shown.add_row("", record.gate, statistic, needed, str(record.n or ""), status + why)
+            shown.add_row(*plain("", record.gate, statistic, needed, record.n or "", status + why))
     console.print(shown)
-
-

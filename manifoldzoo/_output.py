@@ -12,20 +12,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 SCHEMA = 1
 
 
 def data_console() -> Console:
     """Console for data people read; plain and wide enough not to cut anything where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return Console(
+        width=None if sys.stdout.isatty() else 200, soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False
+    )
 
 
 def message_console() -> Console:
     """Console for warnings, errors and progress."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def emit(document: dict[str, Any], as_json: bool, render: Callable[[Console], None]) -> None:
@@ -41,8 +45,15 @@ def table(*columns: str) -> Table:
     """A table in the house style; numbers are right-aligned by a leading ``>``."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        made.add_column(
+            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
     return made
+
+
+def plain(*values: object) -> list[Text]:
+    """Cells shown as they are: what comes from a file is never read as markup."""
+    return [Text(str(value)) for value in values]
 
 
 def size(n_bytes: int) -> str:
@@ -76,7 +87,7 @@ def show_warnings() -> None:
         from .cards._errors import ZooWarning
 
         if issubclass(category, ZooWarning):
-            message_console().print("[yellow]warning:[/]", str(message), markup=True)
+            message_console().print("[yellow]warning:[/]", escape(str(message)))
         elif os.environ.get("PYTHONWARNINGS"):
             plain(message, category, filename, lineno, *rest, **named)
 
@@ -84,7 +95,9 @@ def show_warnings() -> None:
 
 
 def _without_nan(value: Any) -> Any:
-    """The same document with numbers that JSON cannot hold as null."""
+    """The same document with numbers of numpy as Python's, and those that JSON cannot hold as null."""
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

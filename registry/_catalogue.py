@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from pathlib import Path
 from typing import Any
 
+from ..cards._errors import IntegrityWarning, ZooError
 from ..cards._evidence import rung_reached
 from ..manifolds._format import read_card
 from ._evidence_files import highest_rung, read_evidence
@@ -25,6 +27,11 @@ def list_manifolds(pattern: str = "*") -> list[dict[str, Any]]:
     -------
     One mapping each, sorted by name and version: ``name``, ``version``, ``title``, ``rung`` (highest reached),
     ``size_bytes``, ``source_model``, ``parent``, ``store``, ``digest``.
+
+    Warns
+    -----
+    IntegrityWarning
+        For an artifact that is damaged and left out.
     """
     glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
     indexed = {(entry.name, entry.version): entry for entry in read_index().entries}
@@ -34,10 +41,18 @@ def list_manifolds(pattern: str = "*") -> list[dict[str, Any]]:
             continue
         row: dict[str, Any] = {"name": found.name, "version": str(found.version), "store": found.store}
         if found.folder is not None:
-            card, manifest = read_card(found.folder)
+            try:
+                card, manifest = read_card(found.folder)
+                rung = highest_rung(found.folder, manifest.digest)
+            except ZooError as error:
+                # one damaged artifact must not hide the others
+                warnings.warn(
+                    f"{found.name}@{found.version} is left out of the list: {error}", IntegrityWarning, stacklevel=2
+                )
+                continue
             row |= {
                 "title": card.title,
-                "rung": highest_rung(found.folder, manifest.digest),
+                "rung": rung,
                 "size_bytes": sum(entry.size for entry in manifest.files),
                 "source_model": card.source_model.name,
                 "parent": card.parent,
@@ -45,7 +60,8 @@ def list_manifolds(pattern: str = "*") -> list[dict[str, Any]]:
             }
         else:
             entry = indexed[found.name, str(found.version)]
-            row |= {"title": entry.repo_id, **entry.model_dump(include={"rung", "size_bytes", "source_model", "parent", "digest"})}
+            shown = {"rung", "size_bytes", "source_model", "parent", "digest"}
+            row |= {"title": entry.repo_id, **entry.model_dump(include=shown)}
         rows.append(row)
     return rows
 

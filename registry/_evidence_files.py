@@ -26,22 +26,34 @@ def read_evidence(folder: Path, digest: str) -> list[EvidenceRun]:
     FormatError
         If a file is not a validation run, or its statuses contradict its own numbers.
     """
-    runs = []
+    runs = [run for run in read_evidence_files(folder).values() if run.artifact_digest == digest]
+    return sorted(runs, key=lambda run: run.started)
+
+
+def read_evidence_files(folder: Path) -> dict[Path, EvidenceRun]:
+    """Read every validation run beside an artifact, whatever its digest, by file.
+
+    Raises
+    ------
+    FormatError
+        If a file is not a validation run, or its statuses contradict its own numbers.
+    """
+    runs = {}
     for path in sorted((folder / "evidence").glob("*.json")):
         try:
-            runs.append(EvidenceRun.model_validate(json.loads(path.read_bytes())))
-        except (ValueError, ValidationError) as error:
+            runs[path] = EvidenceRun.model_validate(json.loads(path.read_bytes()))
+        except (ValueError, RecursionError) as error:
             detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise FormatError(
                 f"evidence/{path.name} is not a valid validation run: {detail}.",
                 "Delete it and run `manifoldzoo validate`.",
             ) from error
-    return sorted((run for run in runs if run.artifact_digest == digest), key=lambda run: run.started)
+    return runs
 
 
 def add_evidence(folder: Path, run: EvidenceRun) -> Path:
     """Write a validation run to ``evidence/`` under a name made of its start and digest."""
-    name = f"{run.started:%Y%m%dT%H%M%SZ}-{run.artifact_digest[:12]}.json"
+    name = f"{run.started:%Y%m%dT%H%M%S.%fZ}-{run.artifact_digest[:12]}.json"
     path = folder / "evidence" / name
     write_bytes(path, json.dumps(run.model_dump(mode="json"), indent=1, allow_nan=False).encode() + b"\n")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -64,6 +65,10 @@ class FolderStore:
         except PermissionError as error:
             raise PermissionDeniedError(f"{self.root} cannot be written: {error.strerror}.") from error
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and target.exists():
+                raise VersionConflictError(
+                    f"{name}@{version} was just published to {self.root} by somebody else."
+                ) from error
             raise StoreError(f"{self.root} cannot be written: {error}.") from error
         return target
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from ..cards._errors import FormatError
-from ..cards._evidence import Frozen, Sha256
+from ..cards._frozen import Frozen, Sha256
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
 from ._home import home
 
@@ -36,8 +36,8 @@ class IndexEntry(Frozen):
 class Index(Frozen):
     """All versions that were on the Hub when the index was refreshed."""
 
-    schema_: Annotated[int, Field(alias="schema")] = 1
-    updated: datetime
+    schema_: Annotated[int, Field(alias="schema", ge=1, le=1)] = 1
+    updated: AwareDatetime
     owner: str
     entries: list[IndexEntry]
 
@@ -65,7 +65,7 @@ def read_index() -> Index:
         path = Path(__file__).with_name("index.json")
     try:
         return Index.model_validate(json.loads(path.read_bytes()))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, ValidationError, RecursionError) as error:
         raise FormatError(f"The index {str(path)!r} is damaged.", "Run `manifoldzoo update`.") from error
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ..cards._errors import FormatError, IntegrityError, NotFoundError
-from ..cards._evidence import Frozen, Sha256
+from ..cards._frozen import Frozen, Sha256
 from ..manifolds._files import write_bytes
 from ._reference import HubReference, NamedReference
 from ._resolve import Location, candidates, choose, locate, read_location
@@ -35,7 +35,7 @@ class Lockfile(Frozen):
     entries: list[LockEntry]
 
 
-def lock(references: Sequence[str], path: Path) -> Lockfile:
+def lock(references: Sequence[str], path: str | Path) -> Lockfile:
     """Resolve references and write what they mean to a lockfile.
 
     Entries of an existing lockfile for other references are kept.
@@ -45,7 +45,10 @@ def lock(references: Sequence[str], path: Path) -> Lockfile:
     NotFoundError, StoreError, IntegrityError, FormatError
         As ``load``.
     """
-    kept = [entry for entry in read_lockfile(path).entries if entry.reference not in references] if path.exists() else []
+    path = Path(path)
+    kept = (
+        [entry for entry in read_lockfile(path).entries if entry.reference not in references] if path.exists() else []
+    )
     new = []
     for reference in references:
         location = locate(reference)
@@ -63,7 +66,7 @@ def lock(references: Sequence[str], path: Path) -> Lockfile:
                 digest=manifold.digest,
             )
         )
-    lockfile = Lockfile(schema=1, entries=sorted([*kept, *new], key=lambda entry: entry.reference))
+    lockfile = Lockfile(entries=sorted([*kept, *new], key=lambda entry: entry.reference))
     document = json.dumps(lockfile.model_dump(mode="json", by_alias=True), indent=1)
     write_bytes(path, document.encode() + b"\n")
     return lockfile
@@ -83,7 +86,7 @@ def read_lockfile(path: Path) -> Lockfile:
         raise NotFoundError(f"There is no lockfile {str(path)!r}.", "Write it with `manifoldzoo lock REF`.")
     try:
         return Lockfile.model_validate(json.loads(path.read_bytes()))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{str(path)!r} is not a lockfile.", "Write it again with `manifoldzoo lock REF`.") from error
 
 

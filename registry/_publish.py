@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cards._errors import GateError, ReferenceSyntaxError, VersionConflictError
+from ..cards._errors import BadInputError, GateError, IntegrityWarning, ReferenceSyntaxError, VersionConflictError
 from ..cards._evidence import PUBLISH_RUNG, EvidenceRun, rung_reached
 from ..gates._ladder import validate
 from ..manifolds._format import list_artifact
 from ..manifolds._manifold import Manifold
-from ._evidence_files import add_evidence, write_readme
+from ._evidence_files import add_evidence, read_evidence_files, write_readme
 from ._folders import bundled_store, local_store
 from ._reference import HubReference, parse_reference
 
@@ -52,7 +53,8 @@ def publish(
 ) -> Publication:
     """Validate an artifact through rung 3 and publish it with that evidence.
 
-    The evidence is computed here and now: a run found beside the artifact is carried along but never trusted.
+    The evidence is computed here and now: a run found beside the artifact is never trusted. It is carried along
+    unless it claims more for rungs 1 to 3 than was just computed.
     On the Hub all files go up in one commit on top of the head seen at the start, and the version is tagged.
 
     Parameters
@@ -75,7 +77,9 @@ def publish(
     GateError
         If a rung up to 3 does not pass.
     VersionConflictError
-        If the version exists there already.
+        If the version exists there already, or the repository holds a manifold of another name.
+    BadInputError
+        If the reason is empty, or the repository holds something else.
     StaleParentError
         If somebody else committed meanwhile.
     PermissionDeniedError, StoreError
@@ -83,6 +87,8 @@ def publish(
     IntegrityError, FormatError, UnsafeFileError
         If the folder is not a sound artifact.
     """
+    if allow_below is not None and not allow_below.strip():
+        raise BadInputError("The reason to publish below rung 3 is empty.", 'Write --allow-below "REASON".')
     source = Path(folder)
     target = None if to == "local" else parse_reference(to)
     if target is not None and (not isinstance(target, HubReference) or target.revision):
@@ -104,6 +110,7 @@ def publish(
         for name in list_artifact(source):
             (staged / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, staged / name)
+        _drop_contradicted(staged, run)
         add_evidence(staged, run)
         write_readme(staged, manifold)
         # what is staged is what goes out: a file changed while the gates ran must not slip through
@@ -122,9 +129,9 @@ def publish(
 def _check_new(manifold: Manifold, target: HubReference | None) -> str | None:
     """Refuse a version that exists, before the gates are run; returns the head of the repository."""
     if target is not None:
-        from ._hub_write import prepare_repository
+        from ._hub_write import check_repository
 
-        return prepare_repository(target.repo_id, manifold)
+        return check_repository(target.repo_id, manifold)
     for store in (bundled_store(), local_store()):
         for (name, version), folder in store.entries().items():
             if (name, str(version)) == (manifold.name, manifold.version):
@@ -133,3 +140,16 @@ def _check_new(manifold: Manifold, target: HubReference | None) -> str | None:
                     "Raise the version and publish again.",
                 )
     return None
+
+
+def _drop_contradicted(staged: Path, run: EvidenceRun) -> None:
+    """Leave behind evidence that claims more than the run just made found."""
+    for path, other in read_evidence_files(staged).items():
+        claimed = min(rung_reached(other.rungs), PUBLISH_RUNG)
+        if other.artifact_digest == run.artifact_digest and claimed > rung_reached(run.rungs):
+            path.unlink()
+            warnings.warn(
+                f"evidence/{path.name} claims rung {claimed}, recomputed was {rung_reached(run.rungs)}: left out.",
+                IntegrityWarning,
+                stacklevel=3,
+            )

@@ -12,7 +12,7 @@ from ..manifolds._format import list_artifact
 from ._resolve import locate, read_location
 
 
-def pull(reference: str | Path, to: Path | None = None) -> dict[str, Any]:
+def pull(reference: str | Path, to: str | Path | None = None) -> dict[str, Any]:
     """Fetch and verify an artifact with its evidence and figures.
 
     Parameters
@@ -33,6 +33,7 @@ def pull(reference: str | Path, to: Path | None = None) -> dict[str, Any]:
     NotFoundError, StoreError, PermissionDeniedError, IntegrityError, FormatError
         As ``load``.
     """
+    to = None if to is None else Path(to)
     if to is not None and to.exists():
         raise BadInputError(f"{str(to)!r} exists already.", "Choose a new folder.")
     location = locate(reference, everything=True)

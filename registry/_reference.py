@@ -12,8 +12,9 @@ from packaging.version import Version
 from ..cards._errors import ReferenceSyntaxError
 from ..cards._names import VERSION_PATTERN, check_name
 
-_REPO = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
-_REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+_WANTED = re.compile(r"(N(\.N){0,2}|~N\.N(\.N)?)".replace("N", "(0|[1-9][0-9]*)"))
 _HELP = "Write NAME, NAME@1.2.0, NAME@1, NAME@~1.2, OWNER/REPO@REVISION, hf://OWNER/REPO@REVISION or ./FOLDER."
 
 
@@ -99,18 +100,26 @@ def parse_reference(reference: str | Path) -> Reference:
     'v1.0.0'
     """
     if isinstance(reference, Path):
-        return FolderReference(reference.expanduser())
+        return _folder(reference)
     if reference.startswith((".", "/", "~")):
-        return FolderReference(Path(reference).expanduser())
+        return _folder(Path(reference))
     on_hub = reference.startswith("hf://")
     body, at, revision = reference.removeprefix("hf://").partition("@")
     if at and not revision:
         raise ReferenceSyntaxError(f"{reference!r} ends in '@' without a version.", _HELP)
     if on_hub or "/" in body:
-        if not _REPO.match(body) or (revision and (not _REVISION.match(revision) or ".." in revision)):
+        if not _REPO.fullmatch(body) or (revision and (not _REVISION.fullmatch(revision) or ".." in revision)):
             raise ReferenceSyntaxError(f"{reference!r} is not a Hub reference.", _HELP)
         return HubReference(body, revision)
     check_name(body)
-    if revision and not re.fullmatch(r"~\d+\.\d+(\.\d+)?|\d+(\.\d+){0,2}", revision):
+    if revision and not _WANTED.fullmatch(revision):
         raise ReferenceSyntaxError(f"{revision!r} in {reference!r} is not a version or range.", _HELP)
     return NamedReference(body, revision)
+
+
+def _folder(path: Path) -> FolderReference:
+    """A folder, ``~`` resolved."""
+    try:
+        return FolderReference(path.expanduser())
+    except RuntimeError as error:
+        raise ReferenceSyntaxError(f"{str(path)!r} names the home of a user there is not.", _HELP) from error

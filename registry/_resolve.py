@@ -86,7 +86,9 @@ def candidates() -> list[Candidate]:
     return [found[key] for key in sorted(found)]
 
 
-def locate(reference: str | Path, *, offline: bool | None = None, everything: bool = False) -> Location:
+def locate(
+    reference: str | Path, *, offline: bool | None = None, everything: bool = False, check: bool = True
+) -> Location:
     """Resolve a reference and bring its files to this machine.
 
     Parameters
@@ -97,6 +99,8 @@ def locate(reference: str | Path, *, offline: bool | None = None, everything: bo
         Forbid the network; by default as ``HF_HUB_OFFLINE`` says.
     everything
         Also fetch evidence, README and figures from the Hub.
+    check
+        Verify and repair what came from the Hub; without it the files are left as they are found.
 
     Raises
     ------
@@ -109,15 +113,27 @@ def locate(reference: str | Path, *, offline: bool | None = None, everything: bo
     """
     parsed = parse_reference(reference)
     if isinstance(parsed, FolderReference):
+        try:
+            parsed.path.stat()
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or str(error)
+            raise NotFoundError(
+                f"There is no artifact folder {str(parsed.path)!r}: {said}.", "Check the path."
+            ) from error
         return Location(str(parsed), "folder", parsed.path, origin=str(parsed.path))
     if isinstance(parsed, HubReference):
-        return _from_hub(parsed, str(parsed), offline=offline, everything=everything)
+        return _from_hub(parsed, str(parsed), offline=offline, everything=everything, check=check)
     chosen = choose(parsed, candidates())
     said = f"{chosen.name}@{chosen.version}"
     if chosen.folder is not None:
         return Location(said, chosen.store, chosen.folder, origin=str(chosen.folder))
     return _from_hub(
-        HubReference(chosen.repo_id, chosen.commit), said, offline=offline, everything=everything, digest=chosen.digest
+        HubReference(chosen.repo_id, chosen.commit),
+        said,
+        offline=offline,
+        everything=everything,
+        check=check,
+        digest=chosen.digest,
     )
 
 
@@ -136,7 +152,9 @@ def choose(wanted: NamedReference, known: Iterable[Candidate]) -> Candidate:
         near = difflib.get_close_matches(wanted.name, names, n=3, cutoff=0.4)
         raise NotFoundError(
             f"There is no manifold named {wanted.name!r}"
-            + (f"; the nearest names are {', '.join(near)}." if near else f"; there are: {', '.join(names)}."),
+            + (
+                f"; the nearest names are {', '.join(near)}." if near else f"; there are: {', '.join(names) or 'none'}."
+            ),
             "See `manifoldzoo list`, or refresh the index with `manifoldzoo update`.",
         )
     fitting = [candidate for candidate in same if wanted.accepts(candidate.version)]
@@ -211,11 +229,10 @@ def read_location(location: Location) -> Manifold:
 
 
 def _from_hub(
-    parsed: HubReference, said: str, *, offline: bool | None, everything: bool, digest: str = ""
+    parsed: HubReference, said: str, *, offline: bool | None, everything: bool, check: bool, digest: str = ""
 ) -> Location:
     """Fetch from the Hub."""
     from ._hub import fetch
 
-    snapshot = fetch(parsed, offline=offline, everything=everything)
+    snapshot = fetch(parsed, offline=offline, everything=everything, check=check)
     return Location(said, "hub", snapshot.folder, snapshot.links_into, parsed.repo_id, snapshot.commit, digest)
-

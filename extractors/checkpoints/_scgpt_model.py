@@ -18,7 +18,8 @@ class GeneEncoder(nn.Module):
         self.enc_norm = nn.LayerNorm(d_model)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        return self.enc_norm(self.embedding(token_ids))
+        encoded: Tensor = self.enc_norm(self.embedding(token_ids))
+        return encoded
 
 
 class ContinuousValueEncoder(nn.Module):
@@ -33,7 +34,8 @@ class ContinuousValueEncoder(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         clipped = values.unsqueeze(-1).clamp(max=self.max_value)
-        return self.norm(self.linear2(F.relu(self.linear1(clipped))))
+        encoded: Tensor = self.norm(self.linear2(F.relu(self.linear1(clipped))))
+        return encoded
 
 
 class SelfAttention(nn.Module):
@@ -88,7 +90,8 @@ class EncoderLayer(nn.Module):
         return self.norm2(x + self.dropout(self._feed_forward(x))), attention
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        fed: Tensor = self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return fed
 
 
 class Encoder(nn.Module):
@@ -113,7 +116,8 @@ class ExpressionDecoder(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.fc(hidden).squeeze(-1)
+        values: Tensor = self.fc(hidden).squeeze(-1)
+        return values
 
 
 class ScGPTModel(nn.Module):
@@ -151,11 +155,13 @@ class ScGPTModel(nn.Module):
 
     def embed(self, token_ids: Tensor, values: Tensor) -> Tensor:
         """Sum of gene and value embeddings, ``(batch, tokens, d_model)``."""
-        return self.encoder(token_ids) + self.value_encoder(values)
+        embedded: Tensor = self.encoder(token_ids) + self.value_encoder(values)
+        return embedded
 
     def forward(self, token_ids: Tensor, values: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
         """Predict one value per token, ``(batch, tokens)``; the caller adds the per-gene offset."""
         hidden = self.embed(token_ids, values)
         for layer in self.transformer_encoder.layers:
             hidden, _ = layer(hidden, key_padding_mask)
-        return self.decoder(hidden)
+        predicted: Tensor = self.decoder(hidden)
+        return predicted

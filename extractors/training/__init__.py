@@ -1,0 +1,1 @@
+"""Training the bundled reference checkpoint: ``python -m manifoldzoo.extractors.training``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,15 @@ from ..checkpoints._scgpt_model import ScGPTModel
 from ._data import mask_positions, sample_tokens
 
 MASK_VALUE = -1.0
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How positions are drawn for scoring: genes per cell, part of them hidden, seed of the draw."""
+
+    n_tokens: int
+    mask_ratio: float
+    seed: int
 
 
 def assemble(values: Tensor, genes: Tensor, masked: Tensor, cls_id: int) -> tuple[Tensor, Tensor]:
@@ -26,20 +37,18 @@ def predict_masked(
     values: Tensor,
     *,
     cls_id: int,
-    n_tokens: int,
-    mask_ratio: float,
-    seed: int,
+    settings: MaskSettings,
     batch_size: int = 128,
     device: str = "cpu",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
     """Mask part of every cell once and predict it.
 
     Returns gene index, true value and prediction of every masked position, each ``(n_masked,)``. The draw
-    depends on ``seed`` alone, so that models and baselines are scored on the same positions.
+    depends on ``settings`` alone, so that models and baselines are scored on the same positions.
     """
-    generator = torch.Generator().manual_seed(seed)
-    genes = sample_tokens(values, n_tokens=n_tokens, generator=generator)
-    masked = mask_positions((len(values), genes.shape[1]), ratio=mask_ratio, generator=generator)
+    generator = torch.Generator().manual_seed(settings.seed)
+    genes = sample_tokens(values, n_tokens=settings.n_tokens, generator=generator)
+    masked = mask_positions((len(values), genes.shape[1]), ratio=settings.mask_ratio, generator=generator)
     predicted = torch.empty(genes.shape)
     model.eval()
     with torch.inference_mode():
@@ -101,16 +110,16 @@ def column_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def mean_where_drawn(
-    values: NDArray[np.float32], *, n_tokens: int, mask_ratio: float, seed: int, fallback: NDArray[np.float32]
+    values: NDArray[np.float32], *, settings: MaskSettings, fallback: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Per-gene mean over the masked positions that the balanced draw picks, ``(n_genes,)``.
 
     The draw favours expressed genes, so this is a stronger baseline than the plain per-gene mean.
     """
     tensor = torch.from_numpy(values)
-    generator = torch.Generator().manual_seed(seed)
-    genes = sample_tokens(tensor, n_tokens=n_tokens, generator=generator)
-    masked = mask_positions((len(values), genes.shape[1]), ratio=mask_ratio, generator=generator)
+    generator = torch.Generator().manual_seed(settings.seed)
+    genes = sample_tokens(tensor, n_tokens=settings.n_tokens, generator=generator)
+    masked = mask_positions((len(values), genes.shape[1]), ratio=settings.mask_ratio, generator=generator)
     gene, truth = genes[masked].numpy(), tensor.gather(1, genes)[masked].numpy().astype(np.float64)
     count = np.bincount(gene, minlength=values.shape[1])
     total = np.bincount(gene, truth, values.shape[1])

@@ -23,7 +23,7 @@ from ...cards._errors import CheckpointError, PanelError
 from ...manifolds._files import encode_tensors, replacing, write_bytes
 from ..checkpoints._scgpt_model import ScGPTModel
 from ._data import Study, choose_genes, mask_positions, read_study, sample_tokens
-from ._evaluate import assemble, column_means, mean_where_drawn, predict_masked, score
+from ._evaluate import MaskSettings, assemble, column_means, mean_where_drawn, predict_masked, score
 
 SPECIAL_TOKENS = ("<pad>", "<cls>", "<eoc>")
 
@@ -109,7 +109,7 @@ def train(
     data, shift = torch.from_numpy(values), torch.from_numpy(offset)
     model = build_model(config).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    identity = {"config": asdict(config), "data": _digest(values, offset)}
+    identity: dict[str, object] = {"config": asdict(config), "data": _digest(values, offset)}
     first, losses, resume, clock = 0, [], out / "resume.pt", time.monotonic()
     state = _read_state(resume, identity)
     if state is not None:
@@ -126,7 +126,7 @@ def train(
             torch.manual_seed(config.seed * 1_000_003 + step)
             rows = data[torch.randint(len(data), (config.batch_size,), generator=draw)]
             genes = sample_tokens(rows, n_tokens=config.n_tokens, generator=draw)
-            masked = mask_positions(tuple(genes.shape), ratio=config.mask_ratio, generator=draw)
+            masked = mask_positions((len(genes), genes.shape[1]), ratio=config.mask_ratio, generator=draw)
             ids, inputs = assemble(rows, genes, masked, cls_id)
             with torch.autocast(device, torch.bfloat16):
                 predicted = model(ids.to(device), inputs.to(device))[:, 1:]
@@ -135,7 +135,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate_at(step, config)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             losses.append(loss.item())
@@ -176,14 +176,14 @@ def evaluate(
     model: ScGPTModel, config: TrainingConfig, training: np.ndarray, offset: np.ndarray, held_out: Study, device: str
 ) -> dict[str, dict[str, float]]:
     """Score the model, its random initialisation and model-free baselines on the same masked positions."""
-    settings = {"n_tokens": config.n_tokens, "mask_ratio": config.mask_ratio, "seed": 20_000}
+    settings = MaskSettings(n_tokens=config.n_tokens, mask_ratio=config.mask_ratio, seed=20_000)
     cls_id = config.n_genes + SPECIAL_TOKENS.index("<cls>")
     values, shift = torch.from_numpy(held_out.values), torch.from_numpy(offset)
-    gene, truth, predicted = predict_masked(model, shift, values, cls_id=cls_id, device=device, **settings)
+    gene, truth, predicted = predict_masked(model, shift, values, cls_id=cls_id, device=device, settings=settings)
     untrained = build_model(config, seed=config.seed).to(device)
     no_offset = torch.zeros_like(shift)
-    _, _, random = predict_masked(untrained, no_offset, values, cls_id=cls_id, device=device, **settings)
-    drawn = mean_where_drawn(training, **settings, fallback=offset)
+    _, _, random = predict_masked(untrained, no_offset, values, cls_id=cls_id, device=device, settings=settings)
+    drawn = mean_where_drawn(training, settings=settings, fallback=offset)
     count = np.bincount(gene, minlength=config.n_genes)
     oracle = np.bincount(gene, truth, config.n_genes) / np.maximum(count, 1)
     return {

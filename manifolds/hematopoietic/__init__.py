@@ -1,0 +1,1 @@
+"""The hematopoietic manifold: recipe, stage ruler and label table."""

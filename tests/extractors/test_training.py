@@ -21,7 +21,7 @@ from manifoldzoo.cards._errors import CheckpointError, PanelError
 from manifoldzoo.extractors.checkpoints._scgpt_model import ScGPTModel
 from manifoldzoo.extractors.training import _train
 from manifoldzoo.extractors.training._data import choose_genes, mask_positions, read_study, sample_tokens
-from manifoldzoo.extractors.training._evaluate import MASK_VALUE, assemble, mean_where_drawn, predict_masked, score
+from manifoldzoo.extractors.training._evaluate import MASK_VALUE, MaskSettings, assemble, mean_where_drawn, predict_masked, score
 from manifoldzoo.extractors.training._train import TrainingConfig, build_model, learning_rate_at, train
 
 TINY = TrainingConfig(
@@ -238,9 +238,9 @@ def test_knowing_only_the_gene_earns_nothing_within_genes() -> None:
 
 def test_predictions_stand_at_the_masked_positions_and_add_the_offset() -> None:
     model, values = build_model(TINY), torch.from_numpy(random_values(7, 20, 1, 0.5))
-    settings_ = {"cls_id": 21, "n_tokens": 10, "mask_ratio": 0.4, "seed": 3}
-    gene, truth, predicted = predict_masked(model, torch.zeros(20), values, batch_size=3, **settings_)
-    _, _, shifted = predict_masked(model, torch.arange(20.0), values, batch_size=7, **settings_)
+    drawing = MaskSettings(n_tokens=10, mask_ratio=0.4, seed=3)
+    gene, truth, predicted = predict_masked(model, torch.zeros(20), values, cls_id=21, batch_size=3, settings=drawing)
+    _, _, shifted = predict_masked(model, torch.arange(20.0), values, cls_id=21, batch_size=7, settings=drawing)
     assert len(gene) == 7 * 4
     np.testing.assert_allclose(shifted - predicted, gene, atol=1e-4)
     generator = torch.Generator().manual_seed(3)
@@ -259,10 +259,10 @@ def test_predictions_stand_at_the_masked_positions_and_add_the_offset() -> None:
 
 def test_mean_where_drawn_is_the_mean_of_the_masked_truth() -> None:
     values = random_values(40, 20, 2, 0.3)
-    options = {"n_tokens": 10, "mask_ratio": 0.4, "seed": 3}
-    gene, truth, _ = predict_masked(build_model(TINY), torch.zeros(20), torch.from_numpy(values), cls_id=21, **options)
+    drawing = MaskSettings(n_tokens=10, mask_ratio=0.4, seed=3)
+    gene, truth, _ = predict_masked(build_model(TINY), torch.zeros(20), torch.from_numpy(values), cls_id=21, settings=drawing)
     fallback = np.full(20, -5, np.float32)
-    got = mean_where_drawn(values, **options, fallback=fallback)
+    got = mean_where_drawn(values, settings=drawing, fallback=fallback)
     want = [truth[gene == g].mean() if (gene == g).any() else -5 for g in range(20)]
     np.testing.assert_allclose(got, want, rtol=1e-5)
     assert got.mean() > np.nanmean(values), "the draw favours expressed genes"

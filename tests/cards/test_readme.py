@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_document
+
+from manifoldzoo.cards._card import parse_card
+from manifoldzoo.cards._evidence import EvidenceRun, conclude, judge, not_run, undecided
+from manifoldzoo.cards._readme import _cell, render_readme
+
+DIGEST = "d" * 64
+
+
+def run(*rungs, digest=DIGEST, day=1, allowed_below=None):
+    return EvidenceRun(
+        artifact_digest=digest,
+        reference="tiny@0.1.0",
+        started=datetime(2026, 1, day, tzinfo=UTC),
+        seconds=1.0,
+        software={},
+        rungs=list(rungs),
+        allowed_below=allowed_below,
+    )
+
+
+def render(*evidence, digest=DIGEST, figures=(), **changes):
+    return render_readme(parse_card(tiny_document(**changes)), digest, list(evidence), figures)
+
+
+def front_matter(text):
+    start, block, _ = text.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(block)
+
+
+def split_row(line):
+    """Cells of a table row as GitHub's parser splits it: a backslash takes the next character along."""
+    cells, at = [""], 0
+    line = line.strip().removeprefix("|")
+    while at < len(line):
+        if line[at] == "\\":
+            cells[-1] += line[at : at + 2]
+            at += 2
+            continue
+        if line[at] == "|":
+            cells.append("")
+        else:
+            cells[-1] += line[at]
+        at += 1
+    return cells[:-1]
+
+
+def tables(text):
+    """Number of cells of each row of each table."""
+    found, inside = [], False
+    for line in text.splitlines():
+        if line.startswith("|"):
+            if not inside:
+                found.append([])
+            found[-1].append(len(split_row(line)))
+        inside = line.startswith("|")
+    return found
+
+
+@pytest.mark.parametrize("name", ["tiny", "no", "1e5", "123", "null", "a-b"])
+def test_front_matter_is_yaml_that_the_hub_client_reads(name):
+    text = render(name=name)
+    assert front_matter(text)["license"] == "bsd-3-clause"
+    data = ModelCard(text).data
+    assert data.library_name == "manifoldzoo"
+    assert data.license == "bsd-3-clause"
+    assert name in data.tags
+    assert all(isinstance(tag, str) for tag in data.tags)
+
+
+@pytest.mark.parametrize("licence", ["LGPL-3.0-only", "MIT OR Apache-2.0"])
+def test_a_licence_that_the_hub_does_not_list_is_other_by_name(licence):
+    fields = front_matter(render(licence=licence))
+    assert fields["license"] == "other"
+    assert fields["license_name"] == licence.lower()
+
+
+def test_a_title_like_yaml_does_not_reach_the_front_matter():
+    text = render(title="---\nlicense: mit\n---", description="---")
+    assert ModelCard(text).data.license == "bsd-3-clause"
+
+
+def test_without_a_run_it_says_so_and_shows_no_rung():
+    text = render()
+    assert "Highest rung" not in text
+    assert "No validation run" in text
+
+
+def test_evidence_of_another_digest_is_left_out():
+    text = render(run(conclude(1, [judge("stranger", 0.9, ">=", 0.8)]), digest="e" * 64))
+    assert text == render()
+    assert "stranger" not in text
+
+
+def test_the_run_that_reached_highest_is_shown_and_the_newest_among_equals():
+    high = run(conclude(1, [judge("older_high", 1.0, ">=", 0.8)]), day=2)
+    newer = run(conclude(1, [judge("newer_high", 1.0, ">=", 0.8)]), day=3)
+    low = run(conclude(1, [judge("newest_low", 0.1, ">=", 0.8)]), day=9)
+    for order in ([high, newer, low], [low, newer, high]):
+        text = render(*order)
+        assert "newer_high" in text
+        assert "older_high" not in text
+        assert "newest_low" not in text
+        assert "**1** of 6" in text
+
+
+def test_every_figure_is_that_of_a_record():
+    text = render(
+        run(
+            conclude(1, [judge("intact", 1.0, ">=", 0.5, n=24)]),
+            conclude(2, [judge("close", 0.123456, "<=", 0.1), judge("warned", 0.2, ">=", 0.8, decides=False)]),
+            conclude(3, [undecided("trust", "too few anchors")]),
+            not_run(4, "stopped at rung 2"),
+        )
+    )
+    rows = {
+        split_row(line)[0].strip(): [c.strip() for c in split_row(line)]
+        for line in text.splitlines()
+        if line[:1] == "|"
+    }
+    assert rows["1"][1:3] == ["valid", "pass"]
+    assert rows["2"][1:3] == ["reproduces", "fail"]
+    assert rows["3"][1:] == ["gates", "cannot decide", "trust: too few anchors"]
+    assert rows["4"][2] == rows["5"][2] == rows["6"][2] == "not run"
+    assert rows["intact"][1:] == ["1", ">= 0.5", "24", "pass"]
+    assert rows["close"][1:] == ["0.1235", "<= 0.1", "", "fail"]
+    assert rows["warned"][4] not in ("pass", "fail")
+    assert rows["trust"][1:3] == ["", ""]
+    assert "**1** of 6" in text
+
+
+def test_the_reason_for_publishing_below_rung_3_is_shown():
+    assert "needed for a figure" in render(run(allowed_below="needed for a figure"))
+
+
+@given(st.text(st.sampled_from("a|\\\n\r\t\x0b\u2028`*"), max_size=12))
+def test_text_cannot_break_out_of_a_table_cell(text):
+    line = f"| {_cell(text)} | end |"
+    assert len(line.splitlines()) == 1
+    assert [cell.strip() for cell in split_row(line)][1:] == ["end"]
+
+
+@pytest.mark.parametrize("nasty", ["a|b", "a\\|b", "a\\\\|b", "a\nb", "a\r\n| 6 | model-derived | pass | |\nb", "\\"])
+def test_hostile_evidence_and_panels_keep_the_tables_whole(nasty):
+    document = tiny_document()
+    document["panel"]["files"][0] |= {"name": f"{nasty}.h5ad", "source": nasty}
+    evidence = run(conclude(1, [judge(nasty, 0.1, ">=", 0.8), undecided(nasty, nasty)]))
+    text = render_readme(parse_card(document), DIGEST, [evidence])
+    for rows, width in zip(tables(text), (4, 5, 5), strict=True):
+        assert set(rows) == {width}
+
+
+def test_figures_limits_citations_and_identity_are_there():
+    text = render(
+        figures=["manifold_plot.png"],
+        limits=["Means nothing.", "Really."],
+        citations=[
+            {"key": "a", "text": "A (2026).", "doi": "10.1/x"},
+            {"key": "b", "text": "B.", "url": "https://b.org"},
+        ],
+    )
+    for expected in (
+        "(figures/manifold_plot.png)",
+        "- Really.",
+        "A (2026). <https://doi.org/10.1/x>",
+        "B. <https://b.org>",
+        DIGEST,
+        "tiny@0.1.0",
+        "X_tiny",
+    ):
+        assert expected in text
