@@ -1,9 +1,9 @@
 """Transform of 100,000 sparse cells x 1200 genes against the bare product and against PCA, in one run.
 
 Figures: cells per second as a ratio to the bare ``scipy`` CSR product of the same shapes (goal >= 0.5) and to
-scikit-learn's ``PCA.transform`` (goal >= 2), once on the matrix made dense, as PCA is mostly used, and once kept sparse,
-which is a bare product too; peak extra memory as a ratio to the input. Medians of alternating runs. The transform also
-checks every value, reads two tasks out and uses the processors there are; the product uses one.
+scikit-learn's ``PCA.transform`` (goal >= 2), once on the matrix made dense, as PCA is mostly used, and once kept
+sparse, which is a bare product too; peak extra memory as a ratio to the input. Medians of alternating runs. The
+transform also checks every value, reads two tasks out and uses the processors there are; the product uses one.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def main() -> None:
     print("| features | random | donor | branch | study |\n| --- | --- | --- | --- | --- |")
     with threadpool_limits(limits=1):
         for name, values in rows.items():
-            print(f"| {name} |" + "".join(f" {value:.3f} |" for value in scores(values, data, settings, options.starts)))
+            print(
+                f"| {name} |" + "".join(f" {value:.3f} |" for value in scores(values, data, settings, options.starts))
+            )
 
 
 def scores(values, data, settings, n_starts):

@@ -22,6 +22,7 @@ RUNG_NAMES: dict[int, str] = {
 PUBLISH_RUNG = 3
 """``publish`` demands this rung and all below it."""
 
+
 class NullSummary(Frozen):
     """Summary of a null distribution: how many draws, and where they lie."""
 

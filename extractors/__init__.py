@@ -1,4 +1,4 @@
-"""How it is made: checkpoints, operators, adaptors, readouts, and the extractor interface. Needs the extra [extract]."""
+"""How it is made: checkpoints, operators, adaptors, readouts, the extractor interface. Needs [extract]."""
 
 from typing import TYPE_CHECKING
 

@@ -105,7 +105,9 @@ class AttentionLet:
             max_per_stage=recipe.panel.max_cells_per_stage,
             rng=cell_rng,
         )
-        attention = attention_mean(checkpoint, balanced.values, genes, progress=_steps("attention", len(balanced.stage), progress))
+        attention = attention_mean(
+            checkpoint, balanced.values, genes, progress=_steps("attention", len(balanced.stage), progress)
+        )
         operator = {"drift": drift, "mean": mean_operator}[recipe.operator.combination](attention.layers)
         settings = LetSettings(
             n_components=recipe.adaptor.n_components,
@@ -121,7 +123,9 @@ class AttentionLet:
             weights, bias, _ = _fit_readout(latent, balanced, readout)
             tensors[f"readout.{readout.task}.weights"], tensors[f"readout.{readout.task}.bias"] = weights, bias
         table_of_genes = GeneTable(genes, read_ensembl_ids(cells, genes))
-        card = _card(recipe, checkpoint, ruler, panel, balanced, attention, operator, settings, head, table_of_genes, seed)
+        card = _card(
+            recipe, checkpoint, ruler, panel, balanced, attention, operator, settings, head, table_of_genes, seed
+        )
         draft = Manifold(card, table_of_genes, tensors, _empty_vectors(card), digest="")
         return Manifold.build(card, table_of_genes, tensors, _vectors(draft, panel))
 
@@ -155,7 +159,10 @@ def _fit_readout(
     model.fit((latent - centre) / spread, label)
     coefficients, intercepts = model.coef_, model.intercept_
     if len(classes) == 2:
-        coefficients, intercepts = np.vstack([-coefficients, coefficients]) / 2, np.hstack([-intercepts, intercepts]) / 2
+        coefficients, intercepts = (
+            np.vstack([-coefficients, coefficients]) / 2,
+            np.hstack([-intercepts, intercepts]) / 2,
+        )
     weights = coefficients / spread
     return weights.astype(np.float32), (intercepts - weights @ centre).astype(np.float32), classes
 
@@ -212,7 +219,9 @@ def _card(
         licence=recipe.licence,
         source_model=SourceModel(
             name=checkpoint.name,
-            architecture=f"scGPT layout, {checkpoint.n_layers} layers x {checkpoint.n_heads} heads, d_model {checkpoint.d_model}",
+            architecture=(
+                f"scGPT layout, {checkpoint.n_layers} layers x {checkpoint.n_heads} heads, d_model {checkpoint.d_model}"
+            ),
             digest=checkpoint.digest,
             licence=_spdx(checkpoint.licence),
         ),
@@ -276,7 +285,9 @@ def _card(
             digest=ruler.digest,
             root=ruler.root,
             licence=recipe.ruler_licence,
-            stages=[StageEntry(id=s.id, label=s.label, ontology_id=s.ontology_id, branch=s.branch) for s in ruler.stages],
+            stages=[
+                StageEntry(id=s.id, label=s.label, ontology_id=s.ontology_id, branch=s.branch) for s in ruler.stages
+            ],
             edges=[EdgeEntry(child=e.child, parent=e.parent, source=e.source) for e in ruler.edges],
         ),
         genes=GeneAnnotation(

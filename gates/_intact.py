@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from ..cards._errors import ZooError
 from ..cards._evidence import Record, RungResult, conclude, judge
+from ..manifolds._digests import anchors_digest
 from ..manifolds._features import fold_projection
 from ..manifolds._format import read_verified
 from ..manifolds._manifold import Manifold, encode
-from ..manifolds._digests import anchors_digest
 
 FOLD_TOLERANCE = 1e-3
 
@@ -31,7 +31,9 @@ def reproduces(manifold: Manifold) -> RungResult:
     latent = manifold.project(vectors["input"])
     n = len(latent)
     records = [
-        judge("test_vectors_latent", _deviation(latent, vectors["latent"], tolerance.rtol, tolerance.atol), "<=", 1.0, n=n)
+        judge(
+            "test_vectors_latent", _deviation(latent, vectors["latent"], tolerance.rtol, tolerance.atol), "<=", 1.0, n=n
+        )
     ]
     for task in manifold.tasks:
         expected = vectors[f"proba.{task}"]
@@ -45,19 +47,25 @@ def _digests(manifold: Manifold) -> Record:
     """The bytes on disk, or the bytes that saving would write, have the digest of the manifold."""
     if manifold.path is None:
         contents = encode(manifold.card, manifold.genes, manifold.tensors, manifold.vectors)
-        return _said("digests", True, f"{len(contents)} files encode; not on disk yet")
+        return _said("digests", holds=True, reason=f"{len(contents)} files encode; not on disk yet")
     try:
         manifest, _ = read_verified(manifold.path, links_into=manifold.links_into)
     except ZooError as error:
-        return _said("digests", False, str(error))
-    return _said("digests", manifest.digest == manifold.digest, f"{len(manifest.files)} files match the manifest")
+        return _said("digests", holds=False, reason=str(error))
+    return _said(
+        "digests", holds=manifest.digest == manifold.digest, reason=f"{len(manifest.files)} files match the manifest"
+    )
 
 
 def _panel(manifold: Manifold) -> Record:
     """The anchors that travel in the artifact are those the card's digest names."""
     entries = [anchor.model_dump(mode="json") for anchor in manifold.card.panel.anchors]
     digest = anchors_digest(manifold.tensors["panel.anchors"], entries, manifold.genes.symbols)
-    return _said("panel_digest", digest == manifold.card.panel.digest, "anchors match the card's digest of the panel")
+    return _said(
+        "panel_digest",
+        holds=digest == manifold.card.panel.digest,
+        reason="anchors match the card's digest of the panel",
+    )
 
 
 def _ruler(manifold: Manifold) -> Record:
@@ -65,7 +73,9 @@ def _ruler(manifold: Manifold) -> Record:
     ruler, anchors = manifold.ruler, manifold.card.panel.anchors
     same = ruler.digest == manifold.card.ruler.digest
     own = ruler.branch([anchor.stage for anchor in anchors]) == [anchor.branch for anchor in anchors]
-    return _said("ruler_digest", same and own, "stage graph matches its digest and the branches of the anchors")
+    return _said(
+        "ruler_digest", holds=same and own, reason="stage graph matches its digest and the branches of the anchors"
+    )
 
 
 def _fold(manifold: Manifold) -> Record:
@@ -89,6 +99,6 @@ def _deviation(got: NDArray[np.floating], expected: NDArray[np.floating], rtol: 
     return float((np.abs(wide - shipped) / (atol + rtol * np.abs(shipped))).max())
 
 
-def _said(gate: str, holds: bool, reason: str) -> Record:
+def _said(gate: str, *, holds: bool, reason: str) -> Record:
     """A record of a check without a statistic."""
     return Record(gate=gate, status="pass" if holds else "fail", reason=reason if holds else f"not so: {reason}")

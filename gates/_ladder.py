@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 
-
 from threadpoolctl import threadpool_limits
 
 from ..cards._errors import BadInputError
@@ -125,5 +124,3 @@ def _gates(manifold: Manifold, progress: Progress | None) -> RungResult:
         n_permutations=N_PERMUTATIONS,
         progress=permutations,
     )
-
-

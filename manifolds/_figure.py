@@ -225,4 +225,11 @@ def _legend(plot: Axes, ruler: StageRuler, colours: dict[str, tuple[float, float
         Line2D([], [], marker="o", linestyle="", color=colours[stage], label=branch.replace("_", " "))
         for branch, stage in deepest.items()
     ]
-    plot.legend(handles=handles, title="branch (darker = later)", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    plot.legend(
+        handles=handles,
+        title="branch (darker = later)",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+        fontsize=8,
+    )

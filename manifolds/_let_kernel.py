@@ -115,8 +115,8 @@ def let_gradient(
     Notes
     -----
     Pair term: with unit latents ``u``, ``c = u_i . u_j`` and ``e = beta arccos(c) - d``, the slope by ``c`` is
-    ``-2 beta e / sqrt(1 - c^2)``. Cosines are shrunk by the factor ``1 - COSINE_BOUND`` instead of clipped (our choice):
-    the bound is the same, the loss stays differentiable and one pass over the pairs is saved.
+    ``-2 beta e / sqrt(1 - c^2)``. Cosines are shrunk by the factor ``1 - COSINE_BOUND`` instead of clipped (our
+    choice): the bound is the same, the loss stays differentiable and one pass over the pairs is saved.
     Reconstruction: with ``c = x - b``, ``||W^T z - c||^2 = ||c||^2 - 2 ||z||^2 + z^T W W^T z`` needs no array of the
     size of the rows.
     """

@@ -203,7 +203,9 @@ def build_panel(
         number = kept.ngroup().reindex(groups.index, fill_value=-1).to_numpy()
         sums = np.zeros((kept.ngroups, len(genes)))
         for rows, block in _blocks(cells, np.flatnonzero(number >= 0), genes, path):
-            member = sparse.csr_matrix((np.ones(len(rows)), (number[rows], np.arange(len(rows)))), (len(sums), len(rows)))
+            member = sparse.csr_matrix(
+                (np.ones(len(rows)), (number[rows], np.arange(len(rows)))), (len(sums), len(rows))
+            )
             sums += (member @ block).toarray()
         size = kept.size()
         parts.append(sums / size.to_numpy()[:, None])
@@ -295,7 +297,9 @@ def read_ensembl_ids(paths: Sequence[Path], genes: Sequence[str]) -> tuple[str, 
         variables = cells.var
         cells.file.close()
         if "ensembl_id" in variables:
-            for symbol, identifier in zip(variables.index.astype(str), variables["ensembl_id"].astype(str), strict=True):
+            for symbol, identifier in zip(
+                variables.index.astype(str), variables["ensembl_id"].astype(str), strict=True
+            ):
                 if identifier.startswith("ENSG"):
                     known.setdefault(symbol, identifier.split(".")[0])
     return tuple(known.get(gene, "") for gene in genes)
@@ -342,7 +346,9 @@ def _refuse_repeats(groups: pd.DataFrame, seen: set[str], path: Path) -> None:
         None if len(set(ids)) == len(ids) else groups["id"][groups["id"].duplicated()].iloc[0]
     )
     if repeated:
-        raise PanelError(f"The cell {repeated!r} in {path.name} occurs more than once in the panel.", "Drop duplicates.")
+        raise PanelError(
+            f"The cell {repeated!r} in {path.name} occurs more than once in the panel.", "Drop duplicates."
+        )
     seen.update(ids)
 
 
@@ -353,7 +359,8 @@ def _blocks(
     position = cells.var_names.get_indexer(list(genes))
     if (position < 0).all():
         raise PanelError(
-            f"{path.name} has none of the {len(genes)} panel genes.", "Are its var_names gene symbols, genes in columns?"
+            f"{path.name} has none of the {len(genes)} panel genes.",
+            "Are its var_names gene symbols, genes in columns?",
         )
     found = np.flatnonzero(position >= 0)
     place = sparse.csr_matrix(

@@ -208,7 +208,9 @@ def read_stage_ruler(folder: Path) -> StageRuler:
         raise FormatError(f"{folder / STAGES} has no stages.")
     said = _read_comments(folder / STAGES)
     if not {"name", "version"} <= said.keys():
-        raise FormatError(f"{folder / STAGES} starts with {said}, expected the lines '# name: ...' and '# version: ...'.")
+        raise FormatError(
+            f"{folder / STAGES} starts with {said}, expected the lines '# name: ...' and '# version: ...'."
+        )
     return StageRuler(said["name"], said["version"], tuple(stages), tuple(edges), stages[0].id)
 
 

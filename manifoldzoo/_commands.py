@@ -69,7 +69,7 @@ def list_(
             shown.add_row(*plain(*values, row["source_model"], row["title"]))
         console.print(shown)
 
-    emit({"manifolds": rows}, json_, render)
+    emit({"manifolds": rows}, render, as_json=json_)
 
 
 @app.command()
@@ -89,7 +89,7 @@ def info(reference: Ref, offline: Offline = False, json_: Json = False, debug: D
         console.print(text.split("---\n", 2)[2], markup=False)
         console.print(f"{told['store']}: {told['origin']}; index {told['index_age_days']:.0f} days old", markup=False)
 
-    emit(told, json_, render)
+    emit(told, render, as_json=json_)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def update(
     index = refresh_index(owner)
     told = {"owner": index.owner, "updated": index.updated.isoformat(), "n_entries": len(index.entries)}
     said = f"{len(index.entries)} published versions of {index.owner}"
-    emit(told, json_, lambda console: console.print(said, markup=False))
+    emit(told, lambda console: console.print(said, markup=False), as_json=json_)
 
 
 @app.command()
@@ -118,7 +118,11 @@ def pull(
     from .registry._pull import pull as fetch
 
     pulled = fetch(reference, to)
-    emit(pulled, json_, lambda console: console.print(f"{pulled['reference']} in {pulled['folder']}", markup=False))
+    emit(
+        pulled,
+        lambda console: console.print(f"{pulled['reference']} in {pulled['folder']}", markup=False),
+        as_json=json_,
+    )
 
 
 @app.command()
@@ -170,7 +174,7 @@ def transform(
         "seconds": round(time.perf_counter() - started, 3),
     }
     said = f"{result.n_cells} cells, coverage {told['coverage']:.3f}, {', '.join(result.obsm)} in {output}"
-    emit(told, json_, lambda console: console.print(said, markup=False))
+    emit(told, lambda console: console.print(said, markup=False), as_json=json_)
 
 
 @app.command()
@@ -207,7 +211,7 @@ def extract(
     # a relative folder without ./ would be taken for a name or a Hub repository
     where = output if output.is_absolute() else f"./{output}"
     said = f"{told['reference']} in {output}; gates: `manifoldzoo validate {where}`"
-    emit(told, json_, lambda console: console.print(said, markup=False))
+    emit(told, lambda console: console.print(said, markup=False), as_json=json_)
 
 
 @app.command()
@@ -235,7 +239,7 @@ def validate(
     told: dict[str, Any] = {"reference": run.reference, "rung_reached": rung_reached(run.rungs)}
     told |= {"digest": run.artifact_digest, "seconds": run.seconds}
     told |= {"rungs": [result.model_dump(mode="json") for result in run.rungs]}
-    emit(told, json_, lambda console: show_run(console, run))
+    emit(told, lambda console: show_run(console, run), as_json=json_)
     if rung_reached(run.rungs) < through:
         raise typer.Exit(1)
 
@@ -256,7 +260,11 @@ def publish(
     with reporting("publish") as progress:
         made = put(folder, to, allow_below=allow_below, progress=progress)
     told = {"reference": made.reference, "location": made.location, "commit": made.commit, "digest": made.digest}
-    emit(told, json_, lambda console: console.print(f"published {made.reference} at {made.location}", markup=False))
+    emit(
+        told,
+        lambda console: console.print(f"published {made.reference} at {made.location}", markup=False),
+        as_json=json_,
+    )
 
 
 @app.command()
@@ -272,7 +280,7 @@ def verify(reference: Ref, offline: Offline = False, json_: Json = False, debug:
             shown.add_row(*plain(file["status"], file["name"], size(file["size"] or 0), file["sha256"] or ""))
         console.print(shown)
 
-    emit(checked, json_, render)
+    emit(checked, render, as_json=json_)
     if not checked["ok"]:
         raise typer.Exit(1)
 
@@ -289,7 +297,7 @@ def cite(reference: Ref, offline: Offline = False, json_: Json = False, debug: D
     ]
     identity = f"{told['reference']} (manifoldzoo, artifact digest {told['digest']})"
     document = {"reference": told["reference"], "digest": told["digest"], "citations": told["card"]["citations"]}
-    emit(document, json_, lambda console: console.print("\n".join([*lines, identity]), markup=False))
+    emit(document, lambda console: console.print("\n".join([*lines, identity]), markup=False), as_json=json_)
 
 
 @app.command()
@@ -305,7 +313,7 @@ def lock(
     written = record(references, output)
     told = {"lockfile": str(output), **written.model_dump(mode="json", exclude={"schema_"})}
     said = f"{len(written.entries)} references locked in {output}"
-    emit(told, json_, lambda console: console.print(said, markup=False))
+    emit(told, lambda console: console.print(said, markup=False), as_json=json_)
 
 
 @app.command()
@@ -315,7 +323,7 @@ def bundle(references: Refs, output: Out, json_: Json = False, debug: Debug = Fa
 
     packed = pack(references, output)
     said = f"{', '.join(packed)} in {output}"
-    emit({"bundle": str(output), "packed": packed}, json_, lambda console: console.print(said, markup=False))
+    emit({"bundle": str(output), "packed": packed}, lambda console: console.print(said, markup=False), as_json=json_)
 
 
 @app.command()
@@ -329,7 +337,7 @@ def unbundle(
 
     stored = unpack(file)
     said = f"{', '.join(stored)} in the local store"
-    emit({"stored": stored}, json_, lambda console: console.print(said, markup=False))
+    emit({"stored": stored}, lambda console: console.print(said, markup=False), as_json=json_)
 
 
 @app.command()
@@ -346,7 +354,7 @@ def doctor(json_: Json = False, debug: Debug = False) -> None:
         console.print(shown)
 
     healthy = all(finding["ok"] for finding in findings)
-    emit({"ok": healthy, "findings": findings}, json_, render)
+    emit({"ok": healthy, "findings": findings}, render, as_json=json_)
     if not healthy:
         raise typer.Exit(1)
 
@@ -364,7 +372,7 @@ def demo(
 
     with reporting("demo") as progress:
         result = run_demo(output, progress=progress)
-    emit(result.document, json_, result.render)
+    emit(result.document, result.render, as_json=json_)
 
 
 def show_run(console: Console, run: EvidenceRun) -> None:

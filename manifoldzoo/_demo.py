@@ -46,7 +46,9 @@ class DemoResult:
         gates = table("manifold", "gate", ">statistic", "needed", "status")
         for manifold in self.document["manifolds"]:
             for record in manifold["gates"]:
-                gates.add_row(manifold["reference"], record["gate"], record["statistic"], record["needed"], record["status"])
+                gates.add_row(
+                    manifold["reference"], record["gate"], record["statistic"], record["needed"], record["status"]
+                )
             gates.add_section()
         console.print(gates)
         console.print()
@@ -102,7 +104,10 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
         mine.save(artifact)
     with _store(store), _timed(seconds, "validate and publish it to a local store"):
         published = publish(
-            artifact, "local", allow_below="a demo on one study: what its gates say is shown as it is", progress=progress
+            artifact,
+            "local",
+            allow_below="a demo on one study: what its gates say is shown as it is",
+            progress=progress,
         )
     with _store(store), _timed(seconds, "load it back and transform"):
         load(MINE).transform(cells, scale="counts")
@@ -113,7 +118,7 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
             _stages(cells),
             output / f"{NAME}.png",
             title=f"{manifold.reference}: {cells.n_obs} marrow cells (Setty et al. 2019), coloured by annotated stage",
-            subtitle="large dots: panel anchors, the mature blood and kidney cells among them; arrows: steps of the ruler",
+            subtitle="large dots: stages of the panel, mature blood and kidney among them; arrows: ruler steps",
         )
     cells.write_h5ad(output / "cells.h5ad")
     document = {
@@ -134,7 +139,9 @@ def _summary(manifold: Manifold, run: EvidenceRun, published: str) -> dict[str, 
     """Gates and verdict of one manifold."""
     reached = rung_reached(run.rungs)
     failed = next((result for result in run.rungs if result.status != "pass"), None)
-    verdict = f"rung {reached} of 6 reached" + (f"; rung {failed.rung} {failed.status}" if failed else "; 4 to 6 not run")
+    verdict = f"rung {reached} of 6 reached" + (
+        f"; rung {failed.rung} {failed.status}" if failed else "; 4 to 6 not run"
+    )
     return {
         "reference": f"{manifold.name}@{manifold.version}",
         "digest": manifold.digest,

@@ -32,7 +32,7 @@ def message_console() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
-def emit(document: dict[str, Any], as_json: bool, render: Callable[[Console], None]) -> None:
+def emit(document: dict[str, Any], render: Callable[[Console], None], *, as_json: bool) -> None:
     """Write one result: as a JSON document, or by ``render`` for people."""
     if as_json:
         text = json.dumps({"schema": SCHEMA, **_without_nan(document)}, indent=1, allow_nan=False, default=str)

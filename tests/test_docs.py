@@ -60,7 +60,11 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = {name for page in ("README.md", "CONTRIBUTING.md") for name in re.findall(r"`?make ([a-z-]+)", (ROOT / page).read_text())}
+    named = {
+        name
+        for page in ("README.md", "CONTRIBUTING.md")
+        for name in re.findall(r"`?make ([a-z-]+)", (ROOT / page).read_text())
+    }
     assert {"demo", "test", "test-all"} <= named
     assert named <= targets
 

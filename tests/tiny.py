@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from manifoldzoo.cards._card import Card, parse_card
+from manifoldzoo.manifolds._digests import anchors_digest
 from manifoldzoo.manifolds._features import apply_operator, fold_projection
 from manifoldzoo.manifolds._genes import GeneTable
 from manifoldzoo.manifolds._let import LetSettings, fit_let
 from manifoldzoo.manifolds._manifold import Manifold
-from manifoldzoo.manifolds._digests import anchors_digest
 from manifoldzoo.manifolds._ruler import Edge, Stage, StageRuler
 
 N_GENES, D = 40, 3
@@ -104,7 +104,13 @@ def tiny_document(**changes: Any) -> dict[str, Any]:
             "digest": anchors_digest(values, anchors, tiny_genes().symbols),
             "min_cells": 5,
             "files": [
-                {"name": "made.h5ad", "sha256": "2" * 64, "n_cells": 120, "cells_digest": "3" * 64, "n_missing_genes": 0}
+                {
+                    "name": "made.h5ad",
+                    "sha256": "2" * 64,
+                    "n_cells": 120,
+                    "cells_digest": "3" * 64,
+                    "n_missing_genes": 0,
+                }
             ],
             "anchors": anchors,
         },
@@ -144,9 +150,7 @@ def tiny_manifold(**changes: Any) -> Manifold:
     values, stage = tiny_anchors()
     settings = LetSettings(n_components=D, n_steps=60)
     head = fit_let(apply_operator(values, operator), tiny_ruler().distances(stage), settings, rng=rng)
-    parts = [
-        np.asarray(a, dtype=np.float32) for a in (operator, head.weights, head.bias, head.mean, head.scale)
-    ]
+    parts = [np.asarray(a, dtype=np.float32) for a in (operator, head.weights, head.bias, head.mean, head.scale)]
     projection, offset = fold_projection(*parts)
     names = ("operator", "adaptor.weights", "adaptor.bias", "adaptor.mean", "adaptor.scale")
     tensors = dict(zip(names, parts, strict=True)) | {

@@ -70,7 +70,7 @@ class SelfAttention(nn.Module):
 class EncoderLayer(nn.Module):
     """A transformer encoder layer with the parameter names of ``nn.TransformerEncoderLayer``."""
 
-    def __init__(self, d_model: int, n_heads: int, d_hid: int, dropout: float, pre_norm: bool) -> None:
+    def __init__(self, d_model: int, n_heads: int, d_hid: int, dropout: float, *, pre_norm: bool) -> None:
         super().__init__()
         self.self_attn = SelfAttention(d_model, n_heads)
         self.linear1 = nn.Linear(d_model, d_hid)
@@ -149,7 +149,7 @@ class ScGPTModel(nn.Module):
         self.encoder = GeneEncoder(n_tokens, d_model, pad_id)
         self.value_encoder = ContinuousValueEncoder(d_model)
         self.transformer_encoder = Encoder(
-            [EncoderLayer(d_model, n_heads, d_hid, dropout, pre_norm) for _ in range(n_layers)]
+            [EncoderLayer(d_model, n_heads, d_hid, dropout, pre_norm=pre_norm) for _ in range(n_layers)]
         )
         self.decoder = ExpressionDecoder(d_model)
 

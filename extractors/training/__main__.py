@@ -14,6 +14,7 @@ from ._train import TrainingConfig, run
 
 
 def main() -> None:
+    """Parse the command line, train, evaluate and print the held-out scores."""
     parser = argparse.ArgumentParser(prog="python -m manifoldzoo.extractors.training", description=__doc__)
     parser.add_argument("--train", nargs="+", type=Path, required=True, metavar="H5AD", help="studies to learn from")
     parser.add_argument("--held-out", nargs="+", type=Path, required=True, metavar="H5AD", help="whole unseen studies")
@@ -24,7 +25,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what makes a run repeatable")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--card", nargs="+", type=Path, metavar="RUN", help="also write the card, with the reports of these finished runs"
+        "--card",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="also write the card, with the reports of these finished runs",
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -67,8 +67,7 @@ def _render(bundled: dict[str, Any], reports: list[dict[str, Any]]) -> str:
         "- `model.safetensors` has scGPT's key names only. `gene_offset.safetensors` holds the mean of each gene over "
         "the training cells: predictions are offset + decoder output.",
         f"- Bundled seed: {config['seed']}, the first of {len(reports)} trained; not chosen by its score.",
-        f"- Training took {bundled['seconds']:.0f} s on {bundled['threads']} CPU thread(s), "
-        f"torch {bundled['torch']}.",
+        f"- Training took {bundled['seconds']:.0f} s on {bundled['threads']} CPU thread(s), torch {bundled['torch']}.",
         "",
         "## Cells",
         "",
@@ -77,7 +76,10 @@ def _render(bundled: dict[str, Any], reports: list[dict[str, Any]]) -> str:
         *_study_rows(bundled["training_studies"], "trained on"),
         *_study_rows(bundled["held_out_studies"], "held out whole"),
         "",
-        *(f"- {study['file']}: {study['source']}" for study in bundled["training_studies"] + bundled["held_out_studies"]),
+        *(
+            f"- {study['file']}: {study['source']}"
+            for study in bundled["training_studies"] + bundled["held_out_studies"]
+        ),
         "",
         "Genes were chosen by variance on the training studies alone.",
         "",

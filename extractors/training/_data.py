@@ -77,7 +77,7 @@ def sample_tokens(values: Tensor, *, n_tokens: int, generator: torch.Generator) 
     order = torch.rand(values.shape, generator=generator)
     expressed = values > 0
     rank_expressed = torch.where(expressed, order, 2.0).argsort(dim=1)[:, : n_tokens // 2]
-    taken = torch.zeros_like(expressed).scatter_(1, rank_expressed, True) & expressed
+    taken = torch.zeros_like(expressed).scatter_(1, rank_expressed, value=True) & expressed
     # taken first, then unexpressed at random, then the remaining expressed, never the unmeasured
     key = torch.where(taken, -1.0, torch.where(expressed, 1.0 + order, order))
     key = torch.where(values.isnan(), 9.0, key)

@@ -104,7 +104,7 @@ def train(
     n_measured = int((~np.isnan(values)).sum(axis=1).min())
     if n_measured < config.n_tokens:
         raise PanelError(f"A cell has {n_measured} measured genes of the vocabulary, {config.n_tokens} are drawn.")
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(mode=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     data, shift = torch.from_numpy(values), torch.from_numpy(offset)
     model = build_model(config).to(device)
@@ -168,7 +168,9 @@ def _read_state(resume: Path, identity: dict[str, object]) -> dict[str, Any] | N
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{resume} is damaged.", "Delete it to train from the start.") from error
     if {key: state.get(key) for key in identity} != identity:
-        raise CheckpointError(f"{resume} was written with other settings or cells.", "Choose another folder or delete it.")
+        raise CheckpointError(
+            f"{resume} was written with other settings or cells.", "Choose another folder or delete it."
+        )
     return state
 
 

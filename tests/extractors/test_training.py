@@ -17,11 +17,17 @@ from scipy import sparse, stats
 
 from manifoldzoo.cards._errors import CheckpointError, PanelError
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
-from manifoldzoo.cards._errors import CheckpointError, PanelError
 from manifoldzoo.extractors.checkpoints._scgpt_model import ScGPTModel
 from manifoldzoo.extractors.training import _train
 from manifoldzoo.extractors.training._data import choose_genes, mask_positions, read_study, sample_tokens
-from manifoldzoo.extractors.training._evaluate import MASK_VALUE, MaskSettings, assemble, mean_where_drawn, predict_masked, score
+from manifoldzoo.extractors.training._evaluate import (
+    MASK_VALUE,
+    MaskSettings,
+    assemble,
+    mean_where_drawn,
+    predict_masked,
+    score,
+)
 from manifoldzoo.extractors.training._train import TrainingConfig, build_model, learning_rate_at, train
 
 TINY = TrainingConfig(
@@ -260,7 +266,9 @@ def test_predictions_stand_at_the_masked_positions_and_add_the_offset() -> None:
 def test_mean_where_drawn_is_the_mean_of_the_masked_truth() -> None:
     values = random_values(40, 20, 2, 0.3)
     drawing = MaskSettings(n_tokens=10, mask_ratio=0.4, seed=3)
-    gene, truth, _ = predict_masked(build_model(TINY), torch.zeros(20), torch.from_numpy(values), cls_id=21, settings=drawing)
+    gene, truth, _ = predict_masked(
+        build_model(TINY), torch.zeros(20), torch.from_numpy(values), cls_id=21, settings=drawing
+    )
     fallback = np.full(20, -5, np.float32)
     got = mean_where_drawn(values, settings=drawing, fallback=fallback)
     want = [truth[gene == g].mean() if (gene == g).any() else -5 for g in range(20)]

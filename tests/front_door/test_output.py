@@ -32,7 +32,7 @@ def test_json_has_a_schema_and_null_for_nan(capsys: pytest.CaptureFixture[str]) 
         "e": Path("x"),
         "f": "\u00e4",
     }
-    emit(given, True, nothing)
+    emit(given, nothing, as_json=True)
     out, err = capsys.readouterr()
     assert json.loads(out) == {
         "schema": 1,
@@ -49,14 +49,14 @@ def test_json_has_a_schema_and_null_for_nan(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("value", [np.float32(0.5), np.float32("nan"), np.int64(3), np.bool_(True)])
 def test_numbers_of_numpy_stay_numbers(capsys: pytest.CaptureFixture[str], value: np.generic) -> None:
-    emit({"value": value}, True, nothing)
+    emit({"value": value}, nothing, as_json=True)
     found = json.loads(capsys.readouterr().out)["value"]
     assert found == (None if value != value else value.item())
     assert not isinstance(found, str)
 
 
 def test_people_see_the_rendering(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({"a": 1}, False, lambda console: console.print("one"))
+    emit({"a": 1}, lambda console: console.print("one"), as_json=False)
     assert capsys.readouterr() == ("one\n", "")
 
 

@@ -10,6 +10,7 @@ import hmac
 import os
 import re
 import tempfile
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -52,9 +53,9 @@ async def upload(request: Request) -> Response:
                 received += file.write(chunk)
         if (digest.hexdigest(), received) != (oid, size):
             raise HubError(400, f"Uploaded content is not {oid} of {size} bytes")
-        os.replace(temporary, blob)
+        Path(temporary).replace(blob)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink()
         raise
     return JSONResponse({})
 

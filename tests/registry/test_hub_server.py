@@ -17,11 +17,9 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-import hub_server
 import huggingface_hub
 import numpy as np
 import pytest
-from hub_server import LoopbackHub, serve
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, constants
 from huggingface_hub.errors import (
     BadRequestError,
@@ -34,6 +32,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 from safetensors.numpy import save
+
+import hub_server
+from hub_server import LoopbackHub, serve
 
 REPO = "zoo/demo"
 TENSORS = save({"operator": np.arange(4000, dtype=np.float32).reshape(50, 80), "bias": np.ones(3, np.float32)})
@@ -640,7 +641,7 @@ def olah(python: Path, folder: Path) -> Iterator[str]:
     )
     command = [str(python), "-m", "olah.server", "--config", str(config), "--log-path", str(folder / "logs")]
     with (
-        open(folder / "olah.log", "w") as log,
+        (folder / "olah.log").open("w") as log,
         subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT) as server,
     ):
         try:
