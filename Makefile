@@ -6,7 +6,7 @@ STAMP = $(VENV)/.installed
 # one thread per process: the numbers do not depend on the machine's cores, and two processes do not fight for them
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint types bench docs clean
+.PHONY: demo test test-all lint types bench docs artifact clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,16 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py
+
+# extracts and validates the bundled artifact anew from the full data sets; a maintainer copies the folder to
+# manifolds/bundled/hematopoietic/VERSION, with a new version if the digest differs
+DATA ?= ../shared/data
+STUDIES = marrow_setty2019 blood_zheng2017 kidney_stewart2019 blood_kang2018
+artifact: $(STAMP)
+	rm -rf build/hematopoietic
+	$(BIN)/python -m manifoldzoo extract hematopoietic $(foreach study,$(STUDIES),--cells $(DATA)/$(study).h5ad) \
+		--output build/hematopoietic
+	$(BIN)/python -m manifoldzoo validate ./build/hematopoietic --through 3
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,18 +18,19 @@ from manifoldzoo.extractors._attention_mean import attention_mean
 from manifoldzoo.extractors._extract import reference_checkpoint
 from manifoldzoo.extractors._operators import drift
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
-from manifoldzoo.gates._holdouts import group_folds, random_folds, refit_holdouts
 from manifoldzoo.gates._ladder import gate_data, let_settings
+from manifoldzoo.gates._published import published_gates
 from manifoldzoo.manifolds._features import apply_operator
 from manifoldzoo.manifolds._panel import read_label_table, read_panel_cells
 from manifoldzoo.manifolds._recipe import recipe_folder
 from manifoldzoo.manifolds.demo import demo_path
 
+GATES = ("trustworthiness", "random_holdout", "donor_holdout", "branch_holdout", "study_holdout", "blocked_permutation")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="untrained models")
-    parser.add_argument("--starts", type=int, default=10, help="head starts averaged per fold")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     manifold = mz.load("hematopoietic")
@@ -57,27 +59,19 @@ def main() -> None:
         },
         "raw expression": expression,
     }
-    print("| features | random | donor | branch | study |\n| --- | --- | --- | --- | --- |")
+    print(f"| features | {' | '.join(GATES)} |\n| --- |{' --- |' * len(GATES)}")
     with threadpool_limits(limits=1):
         for name, values in rows.items():
-            print(
-                f"| {name} |" + "".join(f" {value:.3f} |" for value in scores(values, data, settings, options.starts))
-            )
+            result = published_gates(replace(data, features=values), settings, seed=0)
+            records = {record.gate: record for record in result.records}
+            print(f"| {name} |" + "".join(f" {_cell(records[gate])} |" for gate in GATES), flush=True)
 
 
-def scores(values, data, settings, n_starts):
-    """Held-out Spearman with the head refitted, the same folds for every row."""
-    rng = np.random.default_rng(0)
-    folds = (
-        random_folds(len(values), rng=rng.spawn(1)[0]),
-        group_folds(data.donor_ids),
-        group_folds(data.branch),
-        group_folds(data.study),
-    )
-    return [
-        refit_holdouts(values, data.distances, part, settings, rng=child, n_starts=n_starts).touching
-        for part, child in zip(folds, rng.spawn(len(folds)), strict=True)
-    ]
+def _cell(record) -> str:
+    """Statistic of a record, marked where it fails its gate."""
+    if record.statistic is None:
+        return record.status
+    return f"{record.statistic:.3g}" + (" (fails)" if record.status == "fail" and record.decides else "")
 
 
 if __name__ == "__main__":

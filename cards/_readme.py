@@ -93,13 +93,15 @@ def _evidence(runs: Sequence[EvidenceRun]) -> str:
             if result
             else f"| {rung} | {name} | not run | |"
         )
-    lines += ["", "| check | statistic | needed | n | status |", "| --- | --- | --- | --- | --- |"]
+    lines += ["", "| check | statistic | needed | n | status | details |", "| --- |" + " --- |" * 5]
     for result in best.rungs:
         for record in result.records:
             statistic = "" if record.statistic is None else f"{record.statistic:.4g}"
             needed = "" if record.threshold is None else f"{record.direction} {record.threshold:g}"
             status = record.status if record.decides else "shown only, never decides"
-            lines.append(f"| {_cell(record.gate)} | {statistic} | {needed} | {record.n or ''} | {status} |")
+            details = "; ".join(f"{key} {_short(value)}" for key, value in record.details.items())
+            cells = (_cell(record.gate), statistic, needed, record.n or "", status, _cell(details))
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     if best.allowed_below:
         lines += ["", f"**Published below rung 3**, reason given: {best.allowed_below}"]
     return "\n".join(lines) + "\n"
@@ -147,6 +149,11 @@ def _panel(card: Card) -> str:
         cells = (_cell(study), file.n_cells, anchors.get(study, 0), file.n_missing_genes, _cell(file.source))
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def _short(value: float | int | str | bool | None) -> str:
+    """A detail of a record, numbers to three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cited(text: str, doi: str | None, url: str | None) -> str:

@@ -128,7 +128,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_layer_returns_the_attention_it_mixes_with() -> None:
-    layer = EncoderLayer(D_MODEL, N_HEADS, D_HID, 0.0, False).eval()
+    layer = EncoderLayer(D_MODEL, N_HEADS, D_HID, 0.0, pre_norm=False).eval()
     x = torch.randn(2, 5, D_MODEL)
     _, attention = layer(x, None)
     torch.testing.assert_close(attention, layer.self_attn(x, None)[1])

@@ -118,6 +118,7 @@ def test_small_groups_make_no_anchor(tmp_path):
     panel = build([path], min_cells=floor)
     assert len(panel.anchors) == int((sizes >= floor).sum()) < len(sizes)
     assert panel.n_cells.min() >= floor
+    assert len(build([path], min_cells=floor - 1).anchors) == len(sizes)
     with pytest.raises(PanelError, match="0 anchors"):
         build([path], min_cells=1000)
 
