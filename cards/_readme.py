@@ -151,7 +151,7 @@ def _panel(card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _short(value: float | int | str | bool | None) -> str:
+def _short(value: object) -> str:
     """A detail of a record, numbers to three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 

@@ -117,7 +117,7 @@ def test_the_run_that_reached_highest_is_shown_and_the_newest_among_equals():
 def test_every_figure_is_that_of_a_record():
     text = render(
         run(
-            conclude(1, [judge("intact", 1.0, ">=", 0.5, n=24)]),
+            conclude(1, [judge("intact", 1.0, ">=", 0.5, n=24, details={"k": 10, "spread": 0.01234})]),
             conclude(2, [judge("close", 0.123456, "<=", 0.1), judge("warned", 0.2, ">=", 0.8, decides=False)]),
             conclude(3, [undecided("trust", "too few anchors")]),
             not_run(4, "stopped at rung 2"),
@@ -132,8 +132,8 @@ def test_every_figure_is_that_of_a_record():
     assert rows["2"][1:3] == ["reproduces", "fail"]
     assert rows["3"][1:] == ["gates", "cannot decide", "trust: too few anchors"]
     assert rows["4"][2] == rows["5"][2] == rows["6"][2] == "not run"
-    assert rows["intact"][1:] == ["1", ">= 0.5", "24", "pass"]
-    assert rows["close"][1:] == ["0.1235", "<= 0.1", "", "fail"]
+    assert rows["intact"][1:] == ["1", ">= 0.5", "24", "pass", "k 10; spread 0.0123"]
+    assert rows["close"][1:] == ["0.1235", "<= 0.1", "", "fail", ""]
     assert rows["warned"][4] not in ("pass", "fail")
     assert rows["trust"][1:3] == ["", ""]
     assert "**1** of 6" in text
@@ -154,9 +154,9 @@ def test_text_cannot_break_out_of_a_table_cell(text):
 def test_hostile_evidence_and_panels_keep_the_tables_whole(nasty):
     document = tiny_document()
     document["panel"]["files"][0] |= {"name": f"{nasty}.h5ad", "source": nasty}
-    evidence = run(conclude(1, [judge(nasty, 0.1, ">=", 0.8), undecided(nasty, nasty)]))
+    evidence = run(conclude(1, [judge(nasty, 0.1, ">=", 0.8, details={"what": nasty}), undecided(nasty, nasty)]))
     text = render_readme(parse_card(document), DIGEST, [evidence])
-    for rows, width in zip(tables(text), (4, 5, 5), strict=True):
+    for rows, width in zip(tables(text), (4, 6, 5), strict=True):
         assert set(rows) == {width}
 
 
