@@ -80,7 +80,9 @@ def pick_matrix(adata: ad.AnnData, layer: str | None) -> Any:
             raise BadInputError("The input has no X.", "Name a layer with `layer`.")
         return adata.X
     if layer not in adata.layers:
-        raise BadInputError(f"There is no layer {layer!r}; the layers are: {', '.join(adata.layers) or 'none'}.")
+        known = ", ".join(map(str, filter(None, adata.layers))) or "none"
+        raise BadInputError(f"There is no layer {layer!r}; the layers are: {known}.")
+        )
     return adata.layers[layer]
 
 

@@ -160,9 +160,10 @@ def _on_disk(element: h5py.Group | h5py.Dataset) -> Any:
 
 def _put(file: h5py.File, key: str, value: Any) -> None:
     """Write one element in place of an older one."""
-    parent = key.rpartition("/")[0]
+    parent, _, name = key.rpartition("/")
     if parent not in file:
         write_elem(file, parent, {})
-    if key in file:
-        del file[key]
-    write_elem(file, key, value)
+    if name in file[parent]:
+        del file[parent][name]
+    # anndata 0.13 refuses keys with a slash
+    write_elem(file[parent], name, value)

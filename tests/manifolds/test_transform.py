@@ -147,7 +147,7 @@ def test_counts_unasked_are_normalised_with_a_warning(stored):
     with pytest.warns(ScaleWarning, match="counts") as caught:
         latent = placed(stored(values, names))
     close(latent, expected_latent(*logged()))
-    assert len(caught) == 1
+    assert len([warning for warning in caught if issubclass(warning.category, ScaleWarning)]) == 1
 
 
 def test_raw_counts_announced_as_logarithms_are_refused(stored):
@@ -268,7 +268,7 @@ def test_coverage_between_floor_and_0_8_warns_in_the_users_file():
     with pytest.warns(CoverageWarning) as caught:
         placed(cells(values[:, kept], [names[i] for i in kept]))
     # `placed` above is the caller
-    assert caught[0].filename == __file__
+    assert [w.filename for w in caught if issubclass(w.category, CoverageWarning)] == [__file__]
 
 
 def test_every_warning_points_at_the_caller():

@@ -301,7 +301,7 @@ def test_no_input_is_not_found(tmp_path):
 )
 def test_a_failure_leaves_nothing_behind(plain, tmp_path, options, error):
     with h5py.File(plain, "r+") as file:
-        ad.io.write_elem(file, "var/batch", np.array(["x"] * 50))
+        ad.io.write_elem(file["var"], "batch", np.array(["x"] * 50))
         file["var"].attrs["column-order"] = ["symbol", "batch"]
     (tmp_path / "out.h5ad").write_bytes(b"older")
     with pytest.raises(error):
