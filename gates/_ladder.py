@@ -10,8 +10,8 @@ from importlib import metadata
 
 from threadpoolctl import threadpool_limits
 
-from ..cards._errors import BadInputError
-from ..cards._evidence import RUNG_NAMES, EvidenceRun, RungResult, not_run
+from ..cards._errors import BadInputError, FormatError, ZooError
+from ..cards._evidence import RUNG_NAMES, EvidenceRun, RungResult, conclude, not_run, undecided
 from ..manifolds._features import apply_operator
 from ..manifolds._let import LetSettings
 from ..manifolds._manifold import Manifold
@@ -92,15 +92,26 @@ def gate_data(manifold: Manifold) -> GateData:
 
 
 def let_settings(manifold: Manifold) -> LetSettings:
-    """The settings that the head was fitted with, so that every refit is the same procedure."""
+    """The settings that the head was fitted with, so that every refit is the same procedure.
+
+    Raises
+    ------
+    FormatError
+        If the card does not give them all as numbers.
+    """
     adaptor = manifold.card.extraction.adaptor
-    given = {key: adaptor.parameters[key] for key in ("alpha", "n_steps", "learning_rate", "scale_floor")}
+    given: dict[str, float] = {}
+    for key in ("alpha", "n_steps", "learning_rate", "scale_floor"):
+        value = adaptor.parameters.get(key)
+        if not isinstance(value, int | float):
+            raise FormatError(f"The card of {manifold.name!r} gives the head the {key} {value!r}, expected a number.")
+        given[key] = value
     return LetSettings(
         n_components=adaptor.n_components,
-        alpha=float(given["alpha"] or 0.0),
-        n_steps=int(given["n_steps"] or 0),
-        learning_rate=float(given["learning_rate"] or 0.0),
-        scale_floor=float(given["scale_floor"] or 0.0),
+        alpha=float(given["alpha"]),
+        n_steps=int(given["n_steps"]),
+        learning_rate=float(given["learning_rate"]),
+        scale_floor=float(given["scale_floor"]),
     )
 
 
@@ -117,9 +128,13 @@ def _gates(manifold: Manifold, progress: Progress | None) -> RungResult:
         if progress is not None:
             progress("permutations, head refitted", done, N_PERMUTATIONS)
 
+    try:
+        settings = let_settings(manifold)
+    except ZooError as error:
+        return conclude(3, [undecided(RUNG_NAMES[3], str(error))])
     return published_gates(
         gate_data(manifold),
-        let_settings(manifold),
+        settings,
         seed=int(manifold.digest[:8], 16),
         n_permutations=N_PERMUTATIONS,
         progress=permutations,

@@ -17,6 +17,8 @@ from ..cards._errors import CoverageWarning, FormatError, GeneError, LowCoverage
 _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?$")
 _HUMAN = re.compile(r"^ENSG\d")
 WARN_BELOW = 0.8
+# below this share of the genes the input is looked at for another species
+_FEW = 0.05
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,16 @@ def align_genes(names: Sequence[str], table: GeneTable, *, cell_names: Sequence[
     by_id = (by_ensembl >= 0).sum() > (by_symbol >= 0).sum()
     kind, column, other = ("ensembl", by_ensembl, by_symbol) if by_id else ("symbol", by_symbol, by_ensembl)
     column = np.where(column >= 0, column, other)
-    if not (column >= 0).any():
+    n_found = int((column >= 0).sum())
+    if n_found < _FEW * len(table):
+        # a few symbols are spelt the same in every species
+        foreign = _foreign_gene(names, table, more_than=n_found)
+        if foreign:
+            raise GeneError(
+                f"The genes look like another species ({foreign!r}), the manifold is human.",
+                "Map them to human orthologues first.",
+            )
+    if not n_found:
         raise GeneError(*_explain_no_match(names, table, cell_names))
     wanted = {*table.symbols, *table.ensembl} - {""}
     repeated = sorted(name for name, n in Counter(stripped).items() if n > 1 and name in wanted)
@@ -184,6 +195,16 @@ def _first_positions(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.
     return np.fromiter((first.get(name, -1) for name in wanted), dtype=np.int64, count=len(wanted))
 
 
+def _foreign_gene(names: Sequence[str], table: GeneTable, *, more_than: int) -> str | None:
+    """A gene of another species, if genes of the table written as in another species outnumber those that match."""
+    known = set(table.symbols)
+    for name in names:
+        if _ENSEMBL.match(name) and not _HUMAN.match(name):
+            return name
+    written = [name for name in names if name[:1].isupper() and name != name.upper() and name.upper() in known]
+    return written[0] if len(set(written)) >= max(min(10, len(known)), 10 * more_than) else None
+
+
 def _explain_no_match(names: Sequence[str], table: GeneTable, cell_names: Sequence[str]) -> tuple[str, str]:
     """Message and hint for an input that shares no gene."""
     known = set(table.symbols) | set(table.ensembl) - {""}
@@ -192,14 +213,6 @@ def _explain_no_match(names: Sequence[str], table: GeneTable, cell_names: Sequen
             f"No gene of the manifold is among the {len(names)} variables, but some are among the observations: "
             "the matrix looks transposed.",
             "Pass `adata.T`.",
-        )
-    foreign = [name for name in names if _ENSEMBL.match(name) and not _HUMAN.match(name)]
-    capitalised = {symbol.upper() for symbol in names if symbol[:1].isupper() and symbol[1:] != symbol[1:].upper()}
-    if foreign or len(capitalised & known) >= min(10, len(known)):
-        example = foreign[0] if foreign else next(n for n in names if n.upper() in known)
-        return (
-            f"The genes look like another species ({example!r}), the manifold is human.",
-            "Map them to human orthologues first.",
         )
     sample = str(names[0]) if len(names) else ""
     near = difflib.get_close_matches(sample.upper(), table.symbols, n=1)

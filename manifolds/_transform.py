@@ -82,7 +82,6 @@ def pick_matrix(adata: ad.AnnData, layer: str | None) -> Any:
     if layer not in adata.layers:
         known = ", ".join(map(str, filter(None, adata.layers))) or "none"
         raise BadInputError(f"There is no layer {layer!r}; the layers are: {known}.")
-        )
     return adata.layers[layer]
 
 

@@ -227,3 +227,10 @@ def test_tables_that_no_file_can_hold_are_refused(symbols, ensembl):
 def test_files_that_are_no_gene_table_are_refused(content):
     with pytest.raises(FormatError, match=r"genes\.tsv"):
         GeneTable.from_tsv(content)
+
+
+def test_mouse_symbols_are_recognised_though_a_few_are_spelt_as_human_ones():
+    table = GeneTable(tuple(f"GENE{i}" for i in range(100)), ("",) * 100)
+    names = [f"Gene{i}" for i in range(99)] + ["GENE99"]
+    with pytest.raises(GeneError, match="Gene0"):
+        align_genes(names, table)
