@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._errors import MissingExtraError
+from ..cards._errors import BadInputError, MissingExtraError
 from ._files import replacing
 from ._ruler import StageRuler
 
@@ -52,18 +52,25 @@ def plane(
         arm: np.mean([at for name, at in centre.items() if branch_of[name] == arm], axis=0) - origin
         for arm in sorted(set(branch))
     }
-    _, _, axes = np.linalg.svd(np.array(list(arms.values())), full_matrices=False)
-    chosen = axes[: min(2, len(axes))].T
+    _, extent, axes = np.linalg.svd(np.array(list(arms.values())), full_matrices=False)
+    if (extent > 1e-6 * extent[0]).sum() < 2:
+        # a single arm spans a line; its stages fill the plane as well as they can
+        _, _, axes = np.linalg.svd(np.array(list(centre.values())) - origin, full_matrices=False)
+    chosen = np.zeros((unit.shape[1], 2))
+    chosen[:, : min(2, len(axes))] = axes[:2].T
     ahead = arms[max(sorted(arms), key=list(branch).count)] @ chosen
     return np.asarray(chosen * np.where(ahead < 0, -1.0, 1.0), dtype=np.float64)
 
 
 def stage_colours(ruler: StageRuler, stages: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """A colour per stage: the hue of its branch, darker with every step away from the root."""
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import hsv_to_rgb, to_rgb
 
     branches = list(dict.fromkeys(stage.branch for stage in ruler.stages))
     hue = {branch: np.array(to_rgb(PALETTE[i % len(PALETTE)])) for i, branch in enumerate(branches)}
+    if len(branches) > len(PALETTE):
+        # beyond what anybody tells apart by eye, but no two branches may share a colour
+        hue = {branch: np.array(hsv_to_rgb((i / len(branches), 0.9, 0.7))) for i, branch in enumerate(branches)}
     depth = dict(zip(stages, ruler.depth(stages), strict=True))
     branch_of = dict(zip(stages, ruler.branch(stages), strict=True))
     colours = {}
@@ -109,6 +116,8 @@ def draw_manifold(
     ------
     MissingExtraError
         If matplotlib is not installed.
+    BadInputError
+        If latents and stages differ in number, or the file is neither PNG nor SVG.
     StoreError
         If the file cannot be written.
     """
@@ -118,6 +127,10 @@ def draw_manifold(
     except ImportError as error:
         raise MissingExtraError("Figures need matplotlib.", "Run `pip install 'manifoldzoo[plot]'`.") from error
 
+    if len(stage) != len(latent):
+        raise BadInputError(f"Got {len(stage)} stages for {len(latent)} cells, expected one for each.")
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise BadInputError(f"{str(path)!r} is no picture this can write, expected .png or .svg.")
     ruler = manifold.ruler
     anchors = manifold.card.panel.anchors
     anchor_stage = np.array([anchor.stage for anchor in anchors])
@@ -147,7 +160,7 @@ def draw_manifold(
     _label(plot, {entry.label: centre[entry.id] for entry in shown if entry.id in centre})
     plot.set_title(title + (f"\n{subtitle}" if subtitle else ""), loc="left", fontsize=11)
     with replacing(path) as part:
-        figure.savefig(part, format=path.suffix.lstrip(".") or "png")
+        figure.savefig(part, format=path.suffix[1:].lower())
     return path
 
 
@@ -174,10 +187,12 @@ def _draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.floa
     """Lines between stages that follow each other, over stages that the panel lacks where need be."""
     parent = {edge.child: edge.parent for edge in ruler.edges}
     for name, at in centre.items():
-        above = parent.get(name)
-        while above is not None and above not in centre:
+        above, passed = parent.get(name), {name}
+        # steps may form a ring of stages that the panel lacks
+        while above is not None and above not in centre and above not in passed:
+            passed.add(above)
             above = parent.get(above)
-        if above is not None:
+        if above in centre and above != name:
             (x0, y0), (x1, y1) = centre[above], at
             plot.annotate(
                 "",

@@ -49,9 +49,7 @@ def with_vector(manifold: Manifold, name: str, change: Callable[[np.ndarray], np
 
 
 def with_card(manifold: Manifold, **changes: Any) -> Manifold:
-    return Manifold.build(
-        parse_card(tiny_document(**changes)), manifold.genes, manifold.tensors, manifold.vectors
-    )
+    return Manifold.build(parse_card(tiny_document(**changes)), manifold.genes, manifold.tensors, manifold.vectors)
 
 
 def poke(row: int, column: int, by: float) -> Callable[[np.ndarray], np.ndarray]:
