@@ -65,7 +65,11 @@ def extract(
         If the cells do not make a panel.
     FormatError
         If the recipe is not valid.
+    BadInputError, ReferenceSyntaxError
+        If no cells are given, or the name or version is none.
     """
+    if isinstance(cells, str | Path):
+        raise BadInputError(f"cells is the single path {str(cells)!r}, expected a list.", "Put it in brackets.")
     if not cells:
         raise BadInputError("No cells were given.", "Name at least one .h5ad file.")
     for path in cells:
@@ -73,10 +77,10 @@ def extract(
             raise NotFoundError(f"There is no file {str(path)!r}.", "Check the path.")
     folder = recipe_folder(recipe)
     read = read_recipe(folder)
-    named = {"name": name and check_name(name), "version": version and str(parse_version(version))}
-    read = read.model_copy(update={key: value for key, value in named.items() if value})
+    called = read.name if name is None else check_name(name)
+    numbered = read.version if version is None else str(parse_version(version))
     source = read_scgpt(Path(checkpoint) if checkpoint is not None else reference_checkpoint())
-    return find_extractor(read.extractor).extract(
+    manifold = find_extractor(read.extractor).extract(
         read,
         source,
         read_stage_ruler(folder),
@@ -85,3 +89,6 @@ def extract(
         seed=read.seed if seed is None else seed,
         progress=progress,
     )
+    # named last, so that the card still tells which recipe was followed
+    card = manifold.card.model_copy(update={"name": called, "version": numbered})
+    return Manifold.build(card, manifold.genes, manifold.tensors, manifold.vectors)

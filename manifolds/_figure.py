@@ -88,7 +88,7 @@ def draw_manifold(
     manifold: Manifold,
     latent: NDArray[np.floating],
     stage: Sequence[str],
-    path: Path,
+    path: str | Path,
     *,
     title: str = "",
     subtitle: str = "",
@@ -129,6 +129,7 @@ def draw_manifold(
 
     if len(stage) != len(latent):
         raise BadInputError(f"Got {len(stage)} stages for {len(latent)} cells, expected one for each.")
+    path = Path(path)
     if path.suffix.lower() not in (".png", ".svg"):
         raise BadInputError(f"{str(path)!r} is no picture this can write, expected .png or .svg.")
     ruler = manifold.ruler
@@ -164,7 +165,7 @@ def draw_manifold(
     return path
 
 
-def draw_anchors(manifold: Manifold, path: Path) -> Path:
+def draw_anchors(manifold: Manifold, path: str | Path) -> Path:
     """Draw the anchors of a manifold's own panel, coloured by stage; see ``draw_manifold``."""
     anchors = manifold.card.panel.anchors
     return draw_manifold(

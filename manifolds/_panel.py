@@ -317,6 +317,14 @@ def _open(path: Path) -> ad.AnnData:
         raise PanelError(
             f"{str(path)!r} lacks {', '.join(lacking)} in obs; a panel needs {', '.join(COLUMNS)}.", "Add the columns."
         )
+    for column in COLUMNS:
+        nameless = (cells.obs[column].isna() | (cells.obs[column].astype(str) == "")).to_numpy()
+        if nameless.any():
+            raise PanelError(
+                f"{path.name} gives {int(nameless.sum())} of {len(nameless)} cells no {column}, "
+                f"the first of them {cells.obs_names[nameless][0]!r}.",
+                f"Fill the column {column!r} of obs, with a word such as 'unknown' if need be, or drop the cells.",
+            )
     if not cells.var_names.is_unique:
         repeated = cells.var_names[cells.var_names.duplicated()][0]
         raise PanelError(

@@ -203,7 +203,7 @@ def test_a_stray_pickle_is_found(sound, tmp_path):
         (lambda m: with_tensor(m, "projection", lambda p: p * 1.05), {"test_vectors_latent"}),
         (lambda m: with_tensor(m, "offset", lambda o: o + 0.1), {"test_vectors_latent"}),
         (lambda m: with_tensor(m, "readout.branch.weights", lambda w: -w), {"test_vectors_branch"}),
-        (lambda m: with_tensor(m, "readout.branch.bias", lambda b: b + [0, 0.1, 0]), {"test_vectors_branch"}),
+        (lambda m: with_tensor(m, "readout.branch.bias", lambda b: b + np.array([0, 0.1, 0])), {"test_vectors_branch"}),
     ],
     ids=["input", "latent", "proba", "projection", "offset", "weights", "bias"],
 )

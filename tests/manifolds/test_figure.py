@@ -101,7 +101,7 @@ def test_cells_of_unknown_stage_and_no_cells_are_drawn(manifold, latent, tmp_pat
 
 
 def test_the_anchors_of_a_manifold_are_drawn(manifold, tmp_path):
-    size_of(draw_anchors(manifold, tmp_path / "anchors.png"))
+    size_of(draw_anchors(manifold, str(tmp_path / "anchors.png")))
 
 
 def narrow(manifold: Manifold, d: int) -> Manifold:

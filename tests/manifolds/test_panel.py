@@ -16,6 +16,7 @@ from manifoldzoo.cards._errors import BadInputError, FormatError, PanelError, Sc
 from manifoldzoo.cards._names import sha256_file
 from manifoldzoo.manifolds import _panel
 from manifoldzoo.manifolds._digests import cells_digest
+from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.manifolds._panel import (
     LabelTable,
     build_panel,
@@ -23,8 +24,9 @@ from manifoldzoo.manifolds._panel import (
     read_label_table,
     read_panel_cells,
 )
-from manifoldzoo.manifolds._recipe import recipe_folder
+from manifoldzoo.manifolds._recipe import read_recipe, recipe_folder
 from manifoldzoo.manifolds._ruler import read_stage_ruler
+from manifoldzoo.manifolds.demo import demo_path
 
 FOLDER = recipe_folder("hematopoietic")
 GENES = ("G3", "G0", "ABSENT", "G7")
@@ -261,6 +263,65 @@ def test_ensembl_ids_come_from_the_first_file_that_knows(tmp_path):
     assert read_ensembl_ids([written(study("one"), tmp_path / "none.h5ad")], GENES) == ("",) * 4
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_anchors_of_the_bundled_cells_are_those_of_scanpy_and_pandas(tmp_path):
+    """The peers' way: normalise the whole file in memory, group, average."""
+    import scanpy as sc
+
+    cells = ad.read_h5ad(demo_path())
+    genes = [*cells.var_names[::40], "NOT_A_GENE"]
+    labels, ruler = read_label_table(FOLDER / "labels.tsv"), read_stage_ruler(FOLDER)
+    panel = build_panel([demo_path()], genes=genes, labels=labels, ruler=ruler)
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    frame = pd.DataFrame(cells[:, genes[:-1]].X.toarray(), columns=genes[:-1])
+    keys = [cells.obs[column].astype(str).to_numpy() for column in ("donor", "cell_type")]
+    groups = frame.groupby(keys)
+    means, sizes = groups.mean(), groups.size()
+    wanted = sizes[sizes >= 5]
+    found = list(zip(panel.donor, panel.cell_type, strict=True))
+    assert found == sorted(wanted.index)
+    assert panel.n_cells.tolist() == [wanted[key] for key in found]
+    assert np.allclose(panel.anchors[:, :-1], means.loc[found], atol=1e-5)
+    assert not panel.anchors[:, -1].any()
+    assert panel.files[0].missing_genes == ("NOT_A_GENE",)
+    assert panel.anchors.max() > 1
+
+
+def test_equal_input_gives_equal_bytes_whatever_the_chunk(tmp_path, monkeypatch):
+    path = written(study("one"), tmp_path / "one.h5ad")
+    whole, drawn = build([path]), read_cells([path], max_per_stage=9)
+    for chunk in (1, 13, 90):
+        monkeypatch.setattr(_panel, "CHUNK", chunk)
+        assert np.allclose(build([path]).anchors, whole.anchors, rtol=1e-6)
+        again = read_cells([path], max_per_stage=9)
+        assert again.cell_ids == drawn.cell_ids
+        assert (again.values != drawn.values).nnz == 0
+    assert build([path]).anchors.tobytes() == build([path]).anchors.tobytes()
+
+
+@pytest.mark.parametrize("call", [build, read_cells], ids=["build_panel", "read_panel_cells"])
+def test_a_file_without_x_is_refused(tmp_path, call):
+    cells = study("one")
+    cells.layers["counts"] = cells.X
+    cells.X = None
+    cells.write_h5ad(tmp_path / "one.h5ad")
+    with pytest.raises(PanelError, match=r"one\.h5ad"):
+        call([tmp_path / "one.h5ad"])
+
+
+@pytest.mark.parametrize("column", ["dataset", "donor", "tissue", "cell_type"])
+@pytest.mark.parametrize("nothing", ["", None, np.nan])
+def test_cells_without_a_label_are_counted(tmp_path, column, nothing):
+    """A missing donor must not become the donor 'nan', nor an empty one fail only when the card is written."""
+    cells = study("one")
+    values = cells.obs[column].astype(object)
+    values.iloc[[4, 9]] = nothing
+    cells.obs[column] = values.astype("category")
+    with pytest.raises(PanelError, match=rf"2 of 90 cells no {column}.*'cell4'"):
+        build([written(cells, tmp_path / "one.h5ad")])
+
+
 HEADER = "dataset\tcell_type\tstage\tnote\n"
 
 
@@ -273,6 +334,16 @@ def test_a_label_table_is_read_with_what_is_left_out(tmp_path):
         table.stage_of("two", "doublet")
 
 
+def test_a_quote_in_a_label_swallows_nothing(tmp_path):
+    lines = 'one\t"double" positive\tleft_1\t\none\t"open\tleft_2\t\none\tlast\tstem\t\n'
+    (tmp_path / "labels.tsv").write_text(HEADER + lines)
+    assert dict(read_label_table(tmp_path / "labels.tsv").stages) == {
+        ("one", '"double" positive'): "left_1",
+        ("one", '"open'): "left_2",
+        ("one", "last"): "stem",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -280,12 +351,13 @@ def test_a_label_table_is_read_with_what_is_left_out(tmp_path):
         (HEADER + "one\ta\tx\t\none\ta\ty\t\n", "line 3 .*'a' of 'one'"),
         (HEADER + "one\ta\t\tforgot the stage\n", "line 2"),
         ("dataset\tcell_type\none\ta\n", "line 2"),
+        (HEADER + "one\tNa\udcefve B\tx\t\n", "labels.tsv"),
     ],
-    ids=["no file", "twice", "no stage", "no column"],
+    ids=["no file", "twice", "no stage", "no column", "latin-1"],
 )
 def test_a_bad_label_table_is_refused(tmp_path, text, match):
     if text is not None:
-        (tmp_path / "labels.tsv").write_text(text)
+        (tmp_path / "labels.tsv").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(FormatError, match=match):
         read_label_table(tmp_path / "labels.tsv")
 
@@ -317,6 +389,28 @@ def test_the_real_files_make_the_panel_that_is_reported(shared):
     panel = build_panel(paths, genes=genes, labels=labels, ruler=ruler)
     assert (len(panel.anchors), len(set(panel.stage)), len(set(panel.branch))) == (112, 30, 9)
     assert Counter(panel.study).keys() == set(names)
+
+
+@pytest.mark.shared
+def test_the_bundled_artifact_is_made_of_these_files(shared):
+    """Panel, drawn cells and ruler are those that the card of the bundled artifact names."""
+    folder = max(FOLDER.parent.glob("bundled/hematopoietic/*"), key=lambda path: [*map(int, path.name.split("."))])
+    bundled, recipe = Manifold.read(folder), read_recipe(FOLDER)
+    paths = [shared / "data" / file.name for file in bundled.card.panel.files]
+    common = {"genes": bundled.genes.symbols, "labels": read_label_table(FOLDER / "labels.tsv")}
+    common["ruler"] = read_stage_ruler(FOLDER)
+    panel = build_panel(paths, min_cells=recipe.panel.min_cells, **common)
+    assert len(panel.anchors) == len(bundled.card.panel.anchors)
+    assert np.allclose(panel.anchors, bundled.tensors["panel.anchors"], atol=1e-6)
+    said = [(a.study, a.donor, a.tissue, a.cell_type, a.stage, a.branch, a.n_cells) for a in bundled.card.panel.anchors]
+    columns = (panel.study, panel.donor, panel.tissue, panel.cell_type, panel.stage, panel.branch, panel.n_cells)
+    assert said == list(zip(*columns, strict=True))
+    assert [file.sha256 for file in panel.files] == [file.sha256 for file in bundled.card.panel.files]
+    assert [file.cells_digest for file in panel.files] == [file.cells_digest for file in bundled.card.panel.files]
+    rng = np.random.default_rng(bundled.card.extraction.seed).spawn(2)[0]
+    drawn = read_panel_cells(paths, max_per_stage=recipe.panel.max_cells_per_stage, rng=rng, **common)
+    assert drawn.digest == bundled.card.extraction.operator.cells_digest
+    assert bundled.card.ruler.digest == common["ruler"].digest
 
 
 @pytest.mark.shared

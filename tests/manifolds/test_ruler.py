@@ -48,7 +48,7 @@ def rulers(draw: st.DrawFn) -> StageRuler:
     extra = draw(
         st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(lambda e: e[0] > e[1]), max_size=5)
     )
-    return make(tree + extra, n)
+    return make(list(dict.fromkeys(tree + extra)), n)
 
 
 def as_graph(ruler: StageRuler) -> nx.Graph:
@@ -155,6 +155,32 @@ def test_a_stage_named_twice_is_refused():
         StageRuler("r", "1", (Stage("a", "A", "", "x"), Stage("a", "B", "", "x")), (), "a")
 
 
+@pytest.mark.parametrize(
+    ("edges", "match"),
+    [([(1, 0), (1, 0)], "s1"), ([(1, 0), (0, 1)], "s1"), ([(1, 0), (1, 1)], "s1")],
+    ids=["twice", "both ways", "to itself"],
+)
+def test_an_edge_given_twice_or_to_itself_is_refused(edges, match):
+    with pytest.raises(FormatError, match=match):
+        make(edges, 2)
+
+
+@given(st.integers(2, 9), st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_distances_of_a_tree_are_the_steps_to_the_last_common_ancestor(n, seed):
+    """Brute force by hand, without a graph library."""
+    parent = {child: int(np.random.default_rng([seed, child]).integers(child)) for child in range(1, n)}
+
+    def ancestors(node: int) -> list[int]:
+        return [node] if node == 0 else [node, *ancestors(parent[node])]
+
+    found = make(list(parent.items()), n).distances([f"s{i}" for i in range(n)])
+    for a in range(n):
+        for b in range(n):
+            common = set(ancestors(a)) & set(ancestors(b))
+            assert found[a, b] == len(ancestors(a)) + len(ancestors(b)) - 2 * len(common)
+
+
 STAGES = "# name: r\n# version: 2.0\nid\tlabel\tontology_id\tbranch\na\tA\t\tx\nb\tB\tCL:0000001\ty\n"
 EDGES = "child\tparent\tsource\nb\ta\tsomebody 2001 (why)\n"
 
@@ -167,6 +193,14 @@ def test_reading(tmp_path):
     assert ruler.edges == (Edge("b", "a", "somebody 2001 (why)"),)
 
 
+def test_a_stage_may_have_a_quote_in_its_name(tmp_path):
+    """Tables are tab-separated and nothing else: a quote must not swallow the lines after it."""
+    write(tmp_path, STAGES.replace("\tA\t", '\t"A" (5\' end)\t'), EDGES.replace("why", 'why "so'))
+    ruler = read_stage_ruler(tmp_path)
+    assert [stage.label for stage in ruler.stages] == ['"A" (5\' end)', "B"]
+    assert ruler.edges[0].source == 'somebody 2001 (why "so)'
+
+
 @pytest.mark.parametrize(
     ("stages", "edges", "match"),
     [
@@ -176,8 +210,18 @@ def test_reading(tmp_path):
         (STAGES.replace("# version: 2.0\n", ""), EDGES, "version"),
         (STAGES.split("a\tA")[0], EDGES, "no stages"),
         (STAGES, "child\tparent\tsource\nb\ta\n", "too few"),
+        (STAGES, "child\tparent\tsource\nb\ta\t\n", "edges.tsv.*source"),
+        (STAGES.replace("\ty", "\t"), EDGES, "stages.tsv.*branch"),
+        (STAGES.replace("\tA\t", "\t\t"), EDGES, "stages.tsv.*label"),
+        (STAGES.replace("\na\t", "\nStem Cell\t"), EDGES, "Stem Cell"),
+        (STAGES.replace("CL:0000001", "CL1"), EDGES, "CL1"),
+        (STAGES.replace("\tA\t", "\tN\udcefve\t"), EDGES, "stages.tsv"),
+        (STAGES, EDGES.replace("why", "na\udcefve"), "edges.tsv"),
     ],
-    ids=["no stages.tsv", "no edges.tsv", "column", "version", "empty", "short row"],
+    ids=[
+        *("no stages.tsv", "no edges.tsv", "column", "version", "empty", "short row"),
+        *("no source", "no branch", "no label", "id", "ontology id", "stages in latin-1", "edges in latin-1"),
+    ],
 )
 def test_bad_tables_are_named(tmp_path, stages, edges, match):
     write(tmp_path, stages, edges)
@@ -188,7 +232,7 @@ def test_bad_tables_are_named(tmp_path, stages, edges, match):
 def write(folder: Path, stages: str | None, edges: str | None) -> None:
     for name, text in (("stages.tsv", stages), ("edges.tsv", edges)):
         if text is not None:
-            (folder / name).write_text(text)
+            (folder / name).write_bytes(text.encode(errors="surrogateescape"))
 
 
 def test_the_blood_graph_is_a_rooted_tree_of_many_branches(blood):
