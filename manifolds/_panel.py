@@ -150,9 +150,11 @@ def read_label_table(path: Path) -> LabelTable:
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
+            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     except FileNotFoundError as error:
         raise FormatError(f"There is no label table {path}.") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8: {error}.") from error
     stages: dict[tuple[str, str], str] = {}
     for number, row in enumerate(rows, start=2):
         if not all(row.get(column) for column in ("dataset", "cell_type", "stage")):
@@ -312,6 +314,8 @@ def _open(path: Path) -> ad.AnnData:
     # whatever the reader stumbles over lies in the user's file; its error class is private
     except Exception as error:
         raise PanelError(f"{str(path)!r} is not a readable .h5ad file: {error}.") from error
+    if "X" not in cells.file:
+        raise PanelError(f"{str(path)!r} has no X.", "Put the counts in X.")
     lacking = [column for column in COLUMNS if column not in cells.obs]
     if lacking:
         raise PanelError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,7 +68,8 @@ class StageRuler:
     Raises
     ------
     FormatError
-        If a stage is named twice, an edge names an unknown stage, or a stage cannot be reached from the root.
+        If a stage or a step is named twice, an edge names an unknown stage or joins one to itself, or a stage cannot
+        be reached from the root.
     """
 
     name: str
@@ -84,6 +86,13 @@ class StageRuler:
         for name in (self.root, *(end for edge in self.edges for end in (edge.child, edge.parent))):
             if name not in known:
                 raise FormatError(f"The ruler {self.name!r} has an edge or root at the unknown stage {name!r}.")
+        joined: set[frozenset[str]] = set()
+        for edge in self.edges:
+            ends = frozenset((edge.child, edge.parent))
+            if len(ends) < 2 or ends in joined:
+                fault = "more than once" if ends in joined else "from a stage to itself"
+                raise FormatError(f"The ruler {self.name!r} has the edge {edge.parent!r} to {edge.child!r} {fault}.")
+            joined.add(ends)
         steps = self._steps[self._position[self.root]]
         unreached = [stage.id for stage in self.stages if steps[self._position[stage.id]] < 0]
         if unreached:
@@ -206,6 +215,12 @@ def read_stage_ruler(folder: Path) -> StageRuler:
     edges = [Edge(r["child"], r["parent"], r["source"]) for r in _read_tsv(folder / EDGES)]
     if not stages:
         raise FormatError(f"{folder / STAGES} has no stages.")
+    for stage in stages:
+        if not re.fullmatch(r"[a-z0-9_]+", stage.id) or not re.fullmatch(r"(CL:\d{7})?", stage.ontology_id):
+            raise FormatError(
+                f"{folder / STAGES} has the stage {stage.id!r} with ontology id {stage.ontology_id!r}, expected an id "
+                "of a-z, 0-9 and _, and a Cell Ontology id such as CL:0000037 or nothing."
+            )
     said = _read_comments(folder / STAGES)
     if not {"name", "version"} <= said.keys():
         raise FormatError(
@@ -225,12 +240,18 @@ def _read_tsv(path: Path) -> list[dict[str, str]]:
     columns = {STAGES: {"id", "label", "ontology_id", "branch"}, EDGES: {"child", "parent", "source"}}[path.name]
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader((line for line in stream if not line.startswith("#")), delimiter="\t"))
+            lines = (line for line in stream if not line.startswith("#"))
+            rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     except FileNotFoundError as error:
         raise FormatError(f"There is no {path}.") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8: {error}.") from error
     if rows and not columns <= set(rows[0]):
         raise FormatError(f"{path} has the columns {sorted(map(str, rows[0]))}, expected {sorted(columns)}.")
     for number, row in enumerate(rows, start=1):
         if any(row[column] is None for column in columns):
             raise FormatError(f"Row {number} of {path} has too few fields: {list(row.values())}.")
+        empty = sorted(column for column in columns - {"ontology_id"} if not row[column].strip())
+        if empty:
+            raise FormatError(f"Row {number} of {path} has nothing in {', '.join(empty)}: {list(row.values())}.")
     return rows

@@ -213,6 +213,16 @@ def test_readouts_know_their_training_cells(made, balanced):
         assert balanced_accuracy_score(shuffled, predicted) < 0.4
 
 
+def test_readouts_tell_erythroid_cells_that_they_were_not_fitted_on(made, cells, balanced):
+    everything = ad.read_h5ad(cells)
+    everything = everything[~everything.obs_names.isin([name.split(":", 1)[1] for name in balanced.cell_ids])].copy()
+    made.transform(everything, scale="counts")
+    erythroid = everything.obs["cell_type"].astype(str).str.startswith("Erythroid").to_numpy()
+    said = (everything.obs["small_branch"] == "erythroid").to_numpy()
+    assert said[erythroid].mean() > 0.7
+    assert said[~erythroid].mean() < 0.25
+
+
 def test_stages_are_balanced(balanced):
     assert max(Counter(balanced.stage).values()) == CELLS_PER_STAGE
 
@@ -287,7 +297,12 @@ def test_a_readout_needs_two_classes():
 
 @pytest.mark.parametrize(
     ("stated", "spdx"),
-    [("mit", "MIT"), ("BSD-3-Clause", "BSD-3-Clause"), ("my own", "LicenseRef-not-stated"), ("", "LicenseRef-not-stated")],
+    [
+        ("mit", "MIT"),
+        ("BSD-3-Clause", "BSD-3-Clause"),
+        ("my own", "LicenseRef-not-stated"),
+        ("", "LicenseRef-not-stated"),
+    ],
 )
 def test_licences_of_checkpoints_are_spdx_or_not_stated(stated, spdx):
     assert _spdx(stated) == spdx
@@ -345,6 +360,20 @@ class TestErrors:
         (tmp_path / "cells.h5ad").write_text("no cells here")
         with pytest.raises(PanelError, match=r"cells\.h5ad"):
             extract(recipe, cells=[tmp_path / "cells.h5ad"])
+
+    def test_a_label_that_no_table_knows(self, recipe, cells, tmp_path):
+        strange = ad.read_h5ad(cells)
+        strange.obs["cell_type"] = "Unheard of"
+        strange.write_h5ad(tmp_path / "strange.h5ad")
+        with pytest.raises(PanelError, match=r"Unheard of.*labels\.tsv"):
+            extract(recipe, cells=[tmp_path / "strange.h5ad"])
+
+    def test_a_column_that_is_not_there(self, recipe, cells, tmp_path):
+        bare = ad.read_h5ad(cells)
+        del bare.obs["donor"]
+        bare.write_h5ad(tmp_path / "bare.h5ad")
+        with pytest.raises(PanelError, match=r"bare\.h5ad.*donor"):
+            extract(recipe, cells=[tmp_path / "bare.h5ad"])
 
     def test_the_same_file_twice(self, recipe, cells):
         with pytest.raises(PanelError, match="more than once"):

@@ -129,8 +129,8 @@ def test_a_manifold_of_one_branch_is_drawn(manifold, tmp_path):
 
 def test_a_ring_of_stages_that_the_panel_lacks_ends(manifold, latent, tmp_path):
     document = tiny_document()
-    document["ruler"]["stages"] += [{"id": n, "label": n, "ontology_id": "", "branch": "left"} for n in ("p", "q")]
-    steps = [("q", "p"), ("p", "q"), ("left_1", "q"), ("stem", "p")]
+    document["ruler"]["stages"] += [{"id": n, "label": n, "ontology_id": "", "branch": "left"} for n in ("p", "q", "r")]
+    steps = [("q", "p"), ("r", "q"), ("p", "r"), ("left_3", "q")]
     document["ruler"]["edges"] += [{"child": c, "parent": p, "source": "made"} for c, p in steps]
     ring = Manifold.build(parse_card(document), manifold.genes, manifold.tensors, manifold.vectors)
     size_of(draw_manifold(ring, latent, STAGE, tmp_path / "figure.png"))

@@ -213,7 +213,7 @@ def test_a_stage_may_have_a_quote_in_its_name(tmp_path):
         (STAGES, "child\tparent\tsource\nb\ta\t\n", "edges.tsv.*source"),
         (STAGES.replace("\ty", "\t"), EDGES, "stages.tsv.*branch"),
         (STAGES.replace("\tA\t", "\t\t"), EDGES, "stages.tsv.*label"),
-        (STAGES.replace("\na\t", "\nStem Cell\t"), EDGES, "Stem Cell"),
+        (STAGES.replace("\na\t", "\nStem Cell\t"), EDGES.replace("\ta\t", "\tStem Cell\t"), "Stem Cell"),
         (STAGES.replace("CL:0000001", "CL1"), EDGES, "CL1"),
         (STAGES.replace("\tA\t", "\tN\udcefve\t"), EDGES, "stages.tsv"),
         (STAGES, EDGES.replace("why", "na\udcefve"), "edges.tsv"),
