@@ -15,6 +15,7 @@ import anndata as ad
 import numpy as np
 
 from ._output import table
+from .cards._errors import BadInputError
 from .cards._evidence import EvidenceRun, rung_reached
 from .extractors._extract import extract, reference_checkpoint
 from .gates._ladder import validate
@@ -83,13 +84,14 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
     ------
     MissingExtraError
         If the extra ``[extract]`` is not installed.
+    BadInputError
+        If the folder holds folders of the same names that no demo made.
     StoreError
         If the folder cannot be written.
     """
     seconds: dict[str, float] = {}
     artifact, store = output / MINE, output / "zoo"
-    for folder in (artifact, store):
-        shutil.rmtree(folder, ignore_errors=True)
+    _clear(output, (artifact, store))
     with _timed(seconds, f"load {NAME}"):
         manifold = load(NAME)
     cells = ad.read_h5ad(demo_path())
@@ -133,6 +135,16 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
     result = DemoResult(document)
     write_bytes(output / "demo.txt", _as_text(result).encode())
     return result
+
+
+def _clear(output: Path, folders: tuple[Path, ...]) -> None:
+    """Remove what an earlier demo left, and nothing that another hand made."""
+    marker = output / ".manifoldzoo-demo"
+    for folder in folders:
+        if folder.exists() and not marker.exists():
+            raise BadInputError(f"{str(folder)!r} exists and no demo made it.", "Choose another --output.")
+        shutil.rmtree(folder, ignore_errors=True)
+    write_bytes(marker, b"written by `manifoldzoo demo`, which replaces its own folders beside this file\n")
 
 
 def _summary(manifold: Manifold, run: EvidenceRun, published: str) -> dict[str, Any]:
