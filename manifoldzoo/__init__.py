@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-# the two that every session uses cost a fifth of a second here, once, instead of at the first load
+# the two that everybody uses cost a fifth of a second here, once, instead of at the first load
 from .manifolds._manifold import Manifold
 from .registry._resolve import load
 
