@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from ..cards._card import (
     Adaptor,
@@ -77,22 +76,6 @@ class AttentionLet:
         progress: Progress | None = None,
     ) -> Manifold:
         """Extract; see ``Extractor.extract``."""
-        # one BLAS thread, so that the number of cores does not change the bytes; PyTorch keeps its own
-        with threadpool_limits(limits=1, user_api="blas"):
-            return self._extract(recipe, checkpoint, ruler, labels, cells, seed=seed, progress=progress)
-
-    def _extract(
-        self,
-        recipe: Recipe,
-        checkpoint: Checkpoint,
-        ruler: StageRuler,
-        labels: Path,
-        cells: Sequence[Path],
-        *,
-        seed: int,
-        progress: Progress | None,
-    ) -> Manifold:
-        """Extract on one BLAS thread."""
         cell_rng, head_rng = np.random.default_rng(seed).spawn(2)
         table = read_label_table(labels)
         genes = checkpoint.genes

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from ..cards._errors import BadInputError, MissingExtraError, NotFoundError
 from ..cards._names import check_name, parse_version
 from ..manifolds._manifold import Manifold
@@ -80,15 +82,18 @@ def extract(
     called = read.name if name is None else check_name(name)
     numbered = read.version if version is None else str(parse_version(version))
     source = read_scgpt(Path(checkpoint) if checkpoint is not None else reference_checkpoint())
-    manifold = find_extractor(read.extractor).extract(
-        read,
-        source,
-        read_stage_ruler(folder),
-        folder / "labels.tsv",
-        [Path(path) for path in cells],
-        seed=read.seed if seed is None else seed,
-        progress=progress,
-    )
+    extractor = find_extractor(read.extractor)
+    # one BLAS thread, so that the number of cores does not change the bytes; PyTorch keeps its own
+    with threadpool_limits(limits=1, user_api="blas"):
+        manifold = extractor.extract(
+            read,
+            source,
+            read_stage_ruler(folder),
+            folder / "labels.tsv",
+            [Path(path) for path in cells],
+            seed=read.seed if seed is None else seed,
+            progress=progress,
+        )
     # named last, so that the card still tells which recipe was followed
     card = manifold.card.model_copy(update={"name": called, "version": numbered})
     return Manifold.build(card, manifold.genes, manifold.tensors, manifold.vectors)

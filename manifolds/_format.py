@@ -211,10 +211,7 @@ def read_verified(folder: Path, *, links_into: Path | None = None) -> tuple[Mani
     FormatError, UnsafeFileError, FutureFormatError, NotFoundError
         As ``list_artifact`` and ``Manifest.parse``.
     """
-    names = list_artifact(folder, links_into=links_into)
-    if MANIFEST not in names:
-        raise FormatError(f"{str(folder)!r} holds no {MANIFEST}: it is not an artifact.")
-    manifest = Manifest.parse(_read(folder / MANIFEST, MAX_TEXT_SIZE))
+    names, manifest = _open(folder, links_into)
     contents, damaged = {}, []
     for entry in manifest.files:
         path = folder / entry.name
@@ -236,12 +233,10 @@ def read_verified(folder: Path, *, links_into: Path | None = None) -> tuple[Mani
 
 def check_files(folder: Path, *, links_into: Path | None = None) -> list[FileCheck]:
     """Hold every file against the manifest, without raising for a mismatch."""
-    names = list_artifact(folder, links_into=links_into)
-    if MANIFEST not in names:
-        raise FormatError(f"{str(folder)!r} holds no {MANIFEST}: it is not an artifact.")
-    content = _read(folder / MANIFEST, MAX_TEXT_SIZE)
-    checks = [FileCheck(MANIFEST, "ok", len(content), sha256_bytes(content))]
-    for entry in Manifest.parse(content).files:
+    names, manifest = _open(folder, links_into)
+    # a manifest that parses is canonical, so these are the bytes of the file
+    checks = [FileCheck(MANIFEST, "ok", len(manifest.to_bytes()), manifest.digest)]
+    for entry in manifest.files:
         if entry.name not in names:
             checks.append(FileCheck(entry.name, "missing", None, None))
             continue
@@ -261,10 +256,7 @@ def read_card(folder: Path, *, links_into: Path | None = None) -> tuple[Card, Ma
     FormatError, UnsafeFileError, FutureFormatError, NotFoundError
         As ``read_verified``.
     """
-    names = list_artifact(folder, links_into=links_into)
-    if MANIFEST not in names:
-        raise FormatError(f"{str(folder)!r} holds no {MANIFEST}: it is not an artifact.")
-    manifest = Manifest.parse(_read(folder / MANIFEST, MAX_TEXT_SIZE))
+    names, manifest = _open(folder, links_into)
     entry = next(entry for entry in manifest.files if entry.name == CARD)
     content = _read(folder / CARD, MAX_TEXT_SIZE) if CARD in names else b""
     if sha256_bytes(content) != entry.sha256:
@@ -294,6 +286,14 @@ def migrate(card: dict[str, Any], version: int) -> dict[str, Any]:
     for step in range(version, FORMAT_VERSION):
         card = MIGRATIONS[step](card)
     return card
+
+
+def _open(folder: Path, links_into: Path | None) -> tuple[list[str], Manifest]:
+    """Names of the files of an artifact, checked, and its manifest."""
+    names = list_artifact(folder, links_into=links_into)
+    if MANIFEST not in names:
+        raise FormatError(f"{str(folder)!r} holds no {MANIFEST}: it is not an artifact.")
+    return names, Manifest.parse(_read(folder / MANIFEST, MAX_TEXT_SIZE))
 
 
 def _parse_entry(entry: Any) -> FileEntry:
