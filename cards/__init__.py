@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._errors import NotFoundError as NotFoundError
     from ._errors import PanelError as PanelError
     from ._errors import PermissionDeniedError as PermissionDeniedError
+    from ._errors import PluginError as PluginError
     from ._errors import ReferenceSyntaxError as ReferenceSyntaxError
     from ._errors import ScaleError as ScaleError
     from ._errors import ScaleWarning as ScaleWarning
@@ -61,6 +62,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "NotFoundError",
             "PanelError",
             "PermissionDeniedError",
+            "PluginError",
             "ReferenceSyntaxError",
             "ScaleError",
             "ScaleWarning",

@@ -39,18 +39,52 @@ class SourceModel(Frozen):
     note: str = ""
 
 
+OperatorKind = Literal["attention_mean", "attention_value", "token_ov", "token_qk", "distilled"]
+Combination = Literal["drift", "mean", "single", "top_k", "none"]
+ControlKind = Literal["random-init", "shuffled-weights", "spectrum-matched", "permuted-genes"]
+
+
+class Head(Frozen):
+    """One attention head, indices from 0, with its weight in the operator."""
+
+    layer: int = Field(ge=0)
+    head: int = Field(ge=0)
+    weight: float
+    score: float | None = None
+    """Held-out score of the screen that chose it; null where the recipe named the head."""
+
+
 class Operator(Frozen):
     """Stage 1: which matrix was read, over which cells."""
 
-    kind: Literal["attention_mean"]
-    combination: Literal["drift", "mean"]
+    kind: OperatorKind
+    combination: Combination
+    """How heads and layers were joined; ``none`` for kinds that have neither."""
     n_blocks: int = Field(ge=1)
+    n_features: int | None = Field(default=None, ge=1)
+    """Features of a block; null means one per gene."""
     numerical_rank: list[int]
-    n_cells: int = Field(ge=1)
+    n_cells: int = Field(ge=0)
+    """Cells it was read over; 0 for kinds that need none."""
     n_skipped_cells: int = Field(ge=0)
-    cells_digest: Sha256
-    pairs_seen: float = Field(ge=0, le=1)
-    """Fraction of gene pairs seen together in at least one cell."""
+    cells_digest: Sha256 | None
+    pairs_seen: float | None = Field(ge=0, le=1)
+    """Fraction of gene pairs seen together in at least one cell; null for kinds that need no pairs."""
+    n_truncated_cells: int = Field(default=0, ge=0)
+    """Cells with more genes than the model reads, of which the highest were kept."""
+    heads: list[Head] = Field(default_factory=list)
+    """Heads of a ``single`` or ``top_k`` operator."""
+    chosen_by: Literal["recipe", "screen of the panel"] | None = None
+    """Who chose the heads; a screen of the panel has seen the anchors that the gates hold out."""
+    parameters: dict[str, Scalar] = Field(default_factory=dict)
+    """What else a kind records, such as the penalty and the held-out fit of ``distilled``."""
+
+
+class Control(Frozen):
+    """What was destroyed on purpose: a control shows what remains without it."""
+
+    kind: ControlKind
+    seed: int
 
 
 class Adaptor(Frozen):
@@ -80,6 +114,7 @@ class Extraction(Frozen):
     recipe: Text
     seed: int
     operator: Operator
+    control: Control | None = None
     adaptor: Adaptor
     readouts: list[Readout]
     software: dict[str, str]

@@ -70,6 +70,10 @@ class PanelError(BadInputError):
     """Cells, labels or anchors do not make a usable panel."""
 
 
+class PluginError(ZooError, ImportError):
+    """An installed package offers something that cannot be used."""
+
+
 class MissingExtraError(ZooError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 

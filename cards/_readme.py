@@ -34,7 +34,7 @@ def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figu
     bound = [run for run in evidence if run.artifact_digest == digest]
     sections = [
         _metadata(card),
-        f"# {card.title}\n\n{card.description}\n",
+        f"# {card.title}\n\n{_control(card)}{card.description}\n",
         *(f"![{name.rsplit('.', 1)[0].replace('_', ' ')}](figures/{name})\n" for name in figures),
         _usage(card),
         _evidence(bound),
@@ -48,13 +48,24 @@ def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figu
     return "\n".join(sections)
 
 
+def _control(card: Card) -> str:
+    """What nobody should overlook of a control."""
+    control = card.extraction.control
+    if control is None:
+        return ""
+    return (
+        f"**A control, not a manifold: {control.kind}, seed {control.seed}.** Something was destroyed on purpose.\n\n"
+    )
+
+
 def _metadata(card: Card) -> str:
     """YAML front matter with fields and values that the Hub accepts."""
     licence = card.licence.lower()
     fields: dict[str, object] = {
         "library_name": "manifoldzoo",
         "license": licence if licence in _HUB_LICENCES else "other",
-        "tags": ["manifoldzoo", "biology", "single-cell", "scRNA-seq", card.name, card.extraction.extractor],
+        "tags": ["manifoldzoo", "biology", "single-cell", "scRNA-seq", card.name, card.extraction.extractor]
+        + (["control"] if card.extraction.control else []),
     }
     if fields["license"] == "other":
         fields["license_name"] = licence
@@ -107,17 +118,34 @@ def _evidence(runs: Sequence[EvidenceRun]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _operator(card: Card) -> str:
+    """Stage 1 in one line; what a kind does not have is left out."""
+    operator = card.extraction.operator
+    size = f"{operator.n_blocks} x {card.genes.n} x {operator.n_features or card.genes.n}"
+    parts = [
+        f"- Operator: {operator.kind}, {operator.combination}, {size}, "
+        f"numerical rank {', '.join(map(str, operator.numerical_rank))}",
+        f"{operator.n_cells} cells" if operator.n_cells else "no cells needed",
+    ]
+    if operator.heads:
+        named = ", ".join(f"L{head.layer}H{head.head} ({head.weight:.3g})" for head in operator.heads)
+        parts.append(f"heads {named}, chosen by {operator.chosen_by}")
+    if operator.pairs_seen is not None:
+        parts.append(f"{operator.pairs_seen:.1%} of gene pairs seen")
+    parts += [f"{key} {value}" for key, value in sorted(operator.parameters.items())]
+    return "; ".join(parts) + "."
+
+
 def _making(card: Card) -> str:
     """How it was made."""
     made = card.extraction
-    source, operator, adaptor = card.source_model, made.operator, made.adaptor
+    source, adaptor = card.source_model, made.adaptor
     lines = [
         "## How it was made\n",
         f"- Source model: {source.name} ({source.architecture}), digest `{source.digest[:16]}`, "
         f"licence {source.licence}." + (f" {source.note}" if source.note else ""),
-        f"- Operator: {operator.kind}, {operator.combination}, {operator.n_blocks} x {card.genes.n} x {card.genes.n}, "
-        f"numerical rank {', '.join(map(str, operator.numerical_rank))}; {operator.n_cells} cells; "
-        f"{operator.pairs_seen:.1%} of gene pairs seen.",
+        _operator(card),
+        *([f"- Control: {made.control.kind}, seed {made.control.seed}."] if made.control else []),
         f"- Adaptor: {adaptor.kind}, {adaptor.n_components} coordinates, "
         + ", ".join(f"{key} {value}" for key, value in sorted(adaptor.parameters.items()))
         + ".",

@@ -20,6 +20,7 @@ TREE = {
     "FutureFormatError": (ValueError, 2),
     "CheckpointError": (ValueError, 2),
     "PanelError": (ValueError, 2),
+    "PluginError": (ImportError, 2),
     "MissingExtraError": (ImportError, 2),
     "IntegrityError": (OSError, 1),
     "GateError": (RuntimeError, 1),

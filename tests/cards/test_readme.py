@@ -179,3 +179,33 @@ def test_figures_limits_citations_and_identity_are_there():
         "X_tiny",
     ):
         assert expected in text
+
+
+def test_a_control_says_so_before_anything_else():
+    document = tiny_document()
+    document["extraction"]["control"] = {"kind": "random-init", "seed": 7}
+    text = render_readme(parse_card(document), "0" * 64, [])
+    opening = text.split("## ")[0]
+    assert "random-init" in opening
+    assert "seed 7" in opening
+    assert "control" in yaml.safe_load(text.split("---")[1])["tags"]
+    plain = render_readme(parse_card(tiny_document()), "0" * 64, [])
+    assert "control" not in plain.split("## ")[0].lower()
+
+
+def test_what_a_kind_of_operator_does_not_have_is_not_shown():
+    document = tiny_document()
+    document["extraction"]["operator"] |= {
+        "kind": "token_qk",
+        "combination": "top_k",
+        "n_cells": 0,
+        "cells_digest": None,
+        "pairs_seen": None,
+        "heads": [{"layer": 2, "head": 5, "weight": 1.0, "score": 0.6}],
+        "chosen_by": "screen of the panel",
+    }
+    line = next(line for line in render_readme(parse_card(document), "0" * 64, []).splitlines() if "token_qk" in line)
+    assert "L2H5" in line
+    assert "screen of the panel" in line
+    assert "%" not in line
+    assert "0 cells" not in line
