@@ -12,7 +12,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from manifoldzoo.manifolds._let import LetSettings, fit_in_row_space, row_space
+from manifoldzoo.manifolds._let import LetSettings, fit_in_row_space, fit_let, row_space
 from manifoldzoo.manifolds._let_kernel import PairLayout, let_gradient
 
 
@@ -31,8 +31,9 @@ def fit_one_by_one(
     gradients = [np.zeros_like(value) for value in parameters]
     first = [np.zeros_like(value) for value in parameters]
     second = [np.zeros_like(value) for value in parameters]
+    columns = np.ascontiguousarray(x.T)
     for step in range(1, settings.n_steps + 1):
-        let_gradient(x, layout, *parameters, settings.alpha, out=(gradients[0], gradients[1], gradients[2]))
+        let_gradient(x, columns, layout, *parameters, settings.alpha, out=(gradients[0], gradients[1], gradients[2]))
         for value, gradient, m, v in zip(parameters, gradients, first, second, strict=True):
             m += 0.1 * (gradient - m)
             v += 0.001 * (gradient * gradient - v)
@@ -57,6 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = LetSettings()
     found = []
+    small, distances = planted(12, 20, np.random.default_rng(0))
+    fit_let(small, distances, LetSettings(n_steps=1), rng=np.random.default_rng(0))  # compiles the kernel
     for n in options.anchors:
         rng = np.random.default_rng(0)
         features, distances = planted(n, options.features, rng)

@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from ._genes import align_genes as align_genes
     from ._keys import Keys as Keys
     from ._keys import keys_for as keys_for
+    from ._labels import LabelTable as LabelTable
+    from ._labels import read_label_table as read_label_table
     from ._let import LetHead as LetHead
     from ._let import LetSettings as LetSettings
     from ._let import fit_let as fit_let
     from ._let import fit_let_batch as fit_let_batch
     from ._manifold import Manifold as Manifold
-    from ._panel import LabelTable as LabelTable
     from ._panel import Panel as Panel
     from ._panel import PanelCells as PanelCells
     from ._panel import build_panel as build_panel
-    from ._panel import read_label_table as read_label_table
     from ._panel import read_panel_cells as read_panel_cells
     from ._recipe import Recipe as Recipe
     from ._recipe import read_recipe as read_recipe
@@ -37,7 +37,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_keys": ["Keys", "keys_for"],
         "_let": ["LetHead", "LetSettings", "fit_let", "fit_let_batch"],
         "_manifold": ["Manifold"],
-        "_panel": ["LabelTable", "Panel", "PanelCells", "build_panel", "read_label_table", "read_panel_cells"],
+        "_labels": ["LabelTable", "read_label_table"],
+        "_panel": ["Panel", "PanelCells", "build_panel", "read_panel_cells"],
         "_recipe": ["Recipe", "read_recipe"],
         "_ruler": ["Edge", "Stage", "StageRuler", "read_stage_ruler"],
         "_transform_file": ["transform_file"],

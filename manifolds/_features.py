@@ -18,19 +18,19 @@ def apply_operator(values: Any, operator: NDArray[np.floating]) -> NDArray[np.fl
     values
         Expression, dense or sparse ``(n, n_genes)``.
     operator
-        ``(k, n_genes, n_genes)``, rows are queries (inputs), columns keys (outputs).
+        ``(k, n_genes, n_features)``; of attention kinds rows are queries (inputs) and columns keys (outputs).
 
     Returns
     -------
-    Float64 ``(n, k * n_genes)``, the products side by side; sparse values are never made dense.
+    Float64 ``(n, k * n_features)``, the products side by side; sparse values are never made dense.
 
     Raises
     ------
     BadInputError
-        If the numbers of genes differ, or the operator is no stack of square matrices.
+        If the numbers of genes differ, or the operator is no stack of matrices.
     """
-    if operator.ndim != 3 or operator.shape[1] != operator.shape[2]:
-        raise BadInputError(f"Expected a stack of square matrices (k, n_genes, n_genes), got shape {operator.shape}.")
+    if operator.ndim != 3:
+        raise BadInputError(f"Expected a stack of matrices (k, n_genes, n_features), got shape {operator.shape}.")
     if values.ndim != 2 or values.shape[1] != operator.shape[1]:
         raise BadInputError(f"Values of shape {values.shape} do not match an operator of {operator.shape[1]} genes.")
     return np.hstack([np.asarray(values @ block, dtype=np.float64) for block in operator])
@@ -48,11 +48,11 @@ def fold_projection(
     Parameters
     ----------
     operator
-        ``(k, n_genes, n_genes)``.
+        ``(k, n_genes, n_features)``.
     weights
-        ``W``, ``(d, k * n_genes)``.
+        ``W``, ``(d, k * n_features)``.
     bias, mean, scale
-        ``(k * n_genes,)``.
+        ``(k * n_features,)``.
 
     Returns
     -------
@@ -63,7 +63,6 @@ def fold_projection(
     ``z = W ((x A - mean) / scale - bias)``, hence ``P = sum_k A_k diag(1 / scale_k) W_k^T`` and
     ``o = -W (mean / scale + bias)``.
     """
-    n_genes = operator.shape[1]
-    scaled = (weights.astype(np.float64) / scale).T.reshape(len(operator), n_genes, -1)
+    scaled = (weights.astype(np.float64) / scale).T.reshape(len(operator), operator.shape[2], -1)
     projection = np.einsum("kij,kjd->id", operator.astype(np.float64), scaled, optimize=True)
     return projection, -(weights.astype(np.float64) @ (mean.astype(np.float64) / scale + bias))

@@ -179,7 +179,7 @@ def row_space(
     standard = (x - mean) / scale
     _, singular, right = np.linalg.svd(standard[index], full_matrices=False)
     right = right[singular > _RANK_TOLERANCE * singular[0]]
-    basis = _random_rotation(len(right), rng) @ right
+    basis = random_rotation(len(right), rng) @ right
     return RowSpace(np.ascontiguousarray(standard @ basis.T, dtype=np.float32), index, basis, mean, scale)
 
 
@@ -366,7 +366,7 @@ def _checked_features(features: NDArray[np.floating]) -> Floats:
     return x
 
 
-def _random_rotation(size: int, rng: np.random.Generator) -> Floats:
+def random_rotation(size: int, rng: np.random.Generator) -> Floats:
     """Draw a Haar-random orthogonal matrix."""
     q, r = np.linalg.qr(rng.standard_normal((size, size)))
     # without the sign fix QR does not sample the Haar measure (Mezzadri 2007)

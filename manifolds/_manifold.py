@@ -37,7 +37,7 @@ class Manifold:
         The gene axis, ``n_genes`` rows.
     tensors
         Every stored tensor by name: ``projection`` ``(n_genes, d)`` and ``offset`` ``(d,)`` are stages 1 and 2
-        folded; ``operator`` ``(k, n_genes, n_genes)``; ``adaptor.*``; ``readout.<task>.weights`` ``(n_classes, d)``
+        folded; ``operator`` ``(k, n_genes, n_features)``; ``adaptor.*``; ``readout.<task>.weights`` ``(n_classes, d)``
         and ``.bias`` ``(n_classes,)``; ``panel.anchors`` ``(n_anchors, n_genes)``. All float32 or float64.
     vectors
         Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)`` and ``proba.<task>`` ``(n, n_classes)``.
@@ -281,15 +281,16 @@ def encode(card: Card, genes: GeneTable, tensors: Tensors, vectors: Tensors) -> 
 
 def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
     """Tensor shapes that a card implies."""
-    n_genes, d, k = card.genes.n, card.extraction.adaptor.n_components, card.extraction.operator.n_blocks
+    n_genes, d, operator = card.genes.n, card.extraction.adaptor.n_components, card.extraction.operator
+    k, per_block = operator.n_blocks, operator.n_features or n_genes
     shapes: dict[str, tuple[int, ...]] = {
         "projection": (n_genes, d),
         "offset": (d,),
-        "operator": (k, n_genes, n_genes),
-        "adaptor.weights": (d, k * n_genes),
-        "adaptor.bias": (k * n_genes,),
-        "adaptor.mean": (k * n_genes,),
-        "adaptor.scale": (k * n_genes,),
+        "operator": (k, n_genes, per_block),
+        "adaptor.weights": (d, k * per_block),
+        "adaptor.bias": (k * per_block,),
+        "adaptor.mean": (k * per_block,),
+        "adaptor.scale": (k * per_block,),
         "panel.anchors": (len(card.panel.anchors), n_genes),
     }
     for readout in card.extraction.readouts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,48 +13,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..cards._errors import FormatError, PanelError, ScaleError
+from ..cards._errors import PanelError, ScaleError
 from ..cards._names import sha256_file
 from ._digests import cells_digest
+from ._labels import LEFT_OUT, LabelTable
 from ._ruler import StageRuler
-from ._scale import check_finite, log_normalise, stored_values
+from ._scale import TARGET_SUM, check_finite, log_normalise, stored_values
 
 COLUMNS = ("dataset", "donor", "tissue", "cell_type")
 CHUNK = 8_192
-LEFT_OUT = "-"
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """From the cell types of data sets to stages of a ruler.
-
-    Attributes
-    ----------
-    stages
-        Stage by data set and cell type; ``"-"`` marks a type that is left out on purpose.
-    path
-        File it was read from, for messages.
-    """
-
-    stages: Mapping[tuple[str, str], str]
-    path: str = "labels.tsv"
-
-    def stage_of(self, dataset: str, cell_type: str) -> str | None:
-        """Stage of a cell type, ``None`` where it is left out on purpose.
-
-        Raises
-        ------
-        PanelError
-            If the table does not know the cell type.
-        """
-        try:
-            stage = self.stages[dataset, cell_type]
-        except KeyError as error:
-            raise PanelError(
-                f"The cell type {cell_type!r} of the data set {dataset!r} is not in {self.path}.",
-                f"Add the line '{dataset}<TAB>{cell_type}<TAB>STAGE<TAB>NOTE', with '-' as stage to leave it out.",
-            ) from error
-        return None if stage == LEFT_OUT else stage
 
 
 @dataclass(frozen=True)
@@ -122,16 +88,20 @@ class PanelCells:
     ----------
     values
         ``log1p`` of counts per 10,000, CSR float32 ``(n_cells, n_genes)``.
-    stage, branch, study
+    totals
+        Counts of each cell over all genes of its file, ``(n_cells,)``.
+    stage, branch, study, donor
         Of each cell.
     cell_ids
         ``study:id`` of each cell.
     """
 
     values: sparse.csr_matrix
+    totals: NDArray[np.float64]
     stage: tuple[str, ...]
     branch: tuple[str, ...]
     study: tuple[str, ...]
+    donor: tuple[str, ...]
     cell_ids: tuple[str, ...]
 
     @property
@@ -139,31 +109,12 @@ class PanelCells:
         """Digest of the cell ids."""
         return cells_digest(self.cell_ids)
 
-
-def read_label_table(path: Path) -> LabelTable:
-    """Read a label table: tab-separated ``dataset, cell_type, stage, note``.
-
-    Raises
-    ------
-    FormatError
-        If the file or a column is missing, or a cell type is listed twice.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except FileNotFoundError as error:
-        raise FormatError(f"There is no label table {path}.") from error
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is not UTF-8: {error}.") from error
-    stages: dict[tuple[str, str], str] = {}
-    for number, row in enumerate(rows, start=2):
-        if not all(row.get(column) for column in ("dataset", "cell_type", "stage")):
-            raise FormatError(f"{path} line {number} needs dataset, cell_type and stage, got {row}.")
-        key = row["dataset"], row["cell_type"]
-        if key in stages:
-            raise FormatError(f"{path} line {number} lists {key[1]!r} of {key[0]!r} a second time.")
-        stages[key] = row["stage"]
-    return LabelTable(stages, str(path))
+    def counts(self) -> sparse.csr_matrix:
+        """Recover the raw counts, CSR float32 of whole numbers, from the normalised values and the totals."""
+        counts = self.values.copy()
+        per_value = np.repeat(self.totals, np.diff(counts.indptr))
+        counts.data = np.rint(np.expm1(counts.data.astype(np.float64)) * per_value / TARGET_SUM).astype(np.float32)
+        return counts
 
 
 def build_panel(
@@ -204,7 +155,7 @@ def build_panel(
         kept = used.groupby(list(COLUMNS), observed=True, sort=True)
         number = kept.ngroup().reindex(groups.index, fill_value=-1).to_numpy()
         sums = np.zeros((kept.ngroups, len(genes)))
-        for rows, block in _blocks(cells, np.flatnonzero(number >= 0), genes, path):
+        for rows, block, _ in _blocks(cells, np.flatnonzero(number >= 0), genes, path):
             member = sparse.csr_matrix(
                 (np.ones(len(rows)), (number[rows], np.arange(len(rows)))), (len(sums), len(rows))
             )
@@ -276,17 +227,21 @@ def read_panel_cells(
         few = max_per_stage is None or len(index) <= max_per_stage
         chosen.append(index if few else rng.choice(index, size=max_per_stage, replace=False))
     picked = every.loc[np.sort(np.concatenate(chosen))]
-    blocks = []
+    blocks, totals = [], []
     for number, (path, cells) in enumerate(opened):
         rows = np.sort(picked.loc[picked["file"] == number, "row"].to_numpy())
-        blocks += [block for _, block in _blocks(cells, rows, genes, path)]
+        for _, block, counted in _blocks(cells, rows, genes, path):
+            blocks.append(block)
+            totals.append(counted)
         cells.file.close()
     stage = tuple(picked["stage"])
     return PanelCells(
         values=sparse.vstack(blocks, format="csr").astype(np.float32),
+        totals=np.concatenate(totals),
         stage=stage,
         branch=tuple(ruler.branch(stage)),
         study=tuple(picked["dataset"]),
+        donor=tuple(picked["donor"]),
         cell_ids=tuple(picked["dataset"] + ":" + picked["id"]),
     )
 
@@ -366,8 +321,8 @@ def _refuse_repeats(groups: pd.DataFrame, seen: set[str], path: Path) -> None:
 
 def _blocks(
     cells: ad.AnnData, rows: NDArray[np.integer], genes: Sequence[str], path: Path
-) -> Iterator[tuple[NDArray[np.integer], sparse.csr_matrix]]:
-    """Pieces of some rows: ``log1p`` of counts per 10,000 over all genes of the file, panel genes only."""
+) -> Iterator[tuple[NDArray[np.integer], sparse.csr_matrix, NDArray[np.float64]]]:
+    """Pieces of some rows: ``log1p`` of counts per 10,000 over all genes of the file, panel genes only; totals."""
     position = cells.var_names.get_indexer(list(genes))
     if (position < 0).all():
         raise PanelError(
@@ -383,7 +338,7 @@ def _blocks(
         block = sparse.csr_matrix(_read_rows(cells, part))
         _check_counts(stored_values(block), path)
         totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        yield part, sparse.csr_matrix(log_normalise(block, totals) @ place)
+        yield part, sparse.csr_matrix(log_normalise(block, totals) @ place), totals
 
 
 def _read_rows(cells: ad.AnnData, rows: NDArray[np.integer]) -> Any:
@@ -412,3 +367,16 @@ def _describe(path: Path, cells: ad.AnnData, groups: pd.DataFrame, missing: tupl
     provenance = cells.uns.get("provenance", {})
     source = provenance.get("source", "") if isinstance(provenance, Mapping) else provenance
     return PanelFile(path.name, sha256_file(path), len(used), cells_digest(used["id"].tolist()), missing, str(source))
+
+
+def gene_names(path: Path) -> tuple[str, ...]:
+    """Names of the genes of a file, as ``var_names`` spells them.
+
+    Raises
+    ------
+    PanelError
+        If the file cannot be read or names a gene twice.
+    """
+    cells = _open(path)
+    cells.file.close()
+    return tuple(cells.var_names.astype(str))

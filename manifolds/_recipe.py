@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from ..cards._card import Citation, Licence, Text
+from ..cards._card import Citation, Combination, Licence, OperatorKind, Text
 from ..cards._errors import FormatError, NotFoundError
 from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
+from ._let import LetSettings
 
 
 class PanelRecipe(Frozen):
@@ -19,13 +20,38 @@ class PanelRecipe(Frozen):
 
     min_cells: int = Field(default=5, ge=1)
     max_cells_per_stage: int = Field(default=500, ge=1)
+    n_genes: int = Field(default=1200, ge=10)
+    """Genes of a model with a larger vocabulary, the most variable ones of the cells; 1200 as published."""
 
 
 class OperatorRecipe(Frozen):
-    """Stage 1."""
+    """Stage 1: which matrix is read, and how heads and layers are joined."""
 
-    kind: Literal["attention_mean"] = "attention_mean"
-    combination: Literal["drift", "mean"] = "drift"
+    kind: OperatorKind = "attention_mean"
+    combination: Combination | None = None
+    """``drift`` as published by default; ``none`` for ``distilled``, which has no heads."""
+    layer: int | None = Field(default=None, ge=0)
+    head: int | None = Field(default=None, ge=0)
+    """The head of ``single``, indices from 0."""
+    k: int | None = Field(default=None, ge=1)
+    """Heads of ``top_k``; 1 and 3 were published."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _joined_by_default(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("combination") is None:
+            return given | {"combination": "none" if given.get("kind") == "distilled" else "drift"}
+        return given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OperatorRecipe:
+        if (self.kind == "distilled") != (self.combination == "none"):
+            raise ValueError(f"kind {self.kind!r} does not go with combination {self.combination!r}")
+        if (self.combination == "single") != (self.layer is not None and self.head is not None):
+            raise ValueError("layer and head name the head of combination 'single', which needs both")
+        if (self.combination == "top_k") != (self.k is not None):
+            raise ValueError("k is the number of heads of combination 'top_k', which needs it")
+        return self
 
 
 class AdaptorRecipe(Frozen):
@@ -36,6 +62,10 @@ class AdaptorRecipe(Frozen):
     alpha: float = Field(default=0.01, ge=0)
     n_steps: int = Field(default=150, ge=1)
     learning_rate: float = Field(default=0.02, gt=0)
+
+    def settings(self) -> LetSettings:
+        """The same as settings of a fit."""
+        return LetSettings(**self.model_dump(exclude={"kind"}))
 
 
 class ReadoutRecipe(Frozen):
@@ -57,6 +87,8 @@ class Recipe(Frozen):
     licence: Licence
     ruler_licence: Licence
     extractor: Text
+    ruler: Text | None = None
+    """Ruler that an installed package offers; null reads ``stages.tsv`` and ``edges.tsv`` beside the recipe."""
     seed: int = 0
     panel: PanelRecipe = PanelRecipe()
     operator: OperatorRecipe = OperatorRecipe()

@@ -16,8 +16,8 @@ from ._folders import bundled_store, local_store
 from ._home import home
 from ._index import read_index
 
-CORE = ("anndata", "huggingface-hub", "numpy", "pydantic", "safetensors", "scikit-learn", "scipy", "typer")
-EXTRACT = ("torch", "scanpy", "matplotlib")
+CORE = ("anndata", "huggingface-hub", "numba", "numpy", "pydantic", "safetensors", "scikit-learn", "scipy", "typer")
+EXTRACT = ("torch", "transformers", "scanpy", "matplotlib")
 
 
 def examine() -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from manifoldzoo.manifolds._panel import build_panel, read_label_table
+from manifoldzoo.manifolds._labels import read_label_table
+from manifoldzoo.manifolds._panel import build_panel
 from manifoldzoo.manifolds._recipe import recipe_folder
 from manifoldzoo.manifolds._ruler import read_stage_ruler
 from manifoldzoo.manifolds.demo import demo_path

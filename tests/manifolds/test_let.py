@@ -85,7 +85,7 @@ def test_gradient_equals_finite_differences(alpha, strip_rows):
     layout = PairLayout.of(targets, strip_rows=strip_rows)
     assert len(layout.diagonal) == (1 if strip_rows == 1000 else 3)
     found = tuple(np.empty_like(value) for value in parameters)
-    let_gradient(x, layout, *parameters, alpha, out=found)
+    let_gradient(x, np.ascontiguousarray(x.T), layout, *parameters, alpha, out=found)
     step = 1e-6
     for value, gradient in zip(parameters, found, strict=True):
         for index in np.ndindex(value.shape):
@@ -102,7 +102,7 @@ def test_gradient_equals_autograd():
     torch = pytest.importorskip("torch")
     x, targets, *parameters = problem(n=40, r=20, d=5)
     found = tuple(np.empty_like(value) for value in parameters)
-    let_gradient(x, PairLayout.of(targets, strip_rows=16), *parameters, 0.05, out=found)
+    let_gradient(x, np.ascontiguousarray(x.T), PairLayout.of(targets, strip_rows=16), *parameters, 0.05, out=found)
     w, b, log_beta = (torch.tensor(value, requires_grad=True) for value in parameters)
     rows = torch.tensor(x)
     z = torch.einsum("kdr,knr->knd", w, rows[None] - b[:, None])
@@ -124,7 +124,7 @@ def test_identical_rows_keep_the_gradient_finite_in_float32():
     x[2] = -x[0]
     parameters[1][:] = 0
     found = tuple(np.empty_like(value) for value in parameters)
-    let_gradient(x, PairLayout.of(targets), *parameters, 0.01, out=found)
+    let_gradient(x, np.ascontiguousarray(x.T), PairLayout.of(targets), *parameters, 0.01, out=found)
     assert all(np.isfinite(gradient).all() for gradient in found)
 
 

@@ -16,12 +16,12 @@ from manifoldzoo.cards._errors import BadInputError, FormatError, PanelError, Sc
 from manifoldzoo.cards._names import sha256_file
 from manifoldzoo.manifolds import _panel
 from manifoldzoo.manifolds._digests import cells_digest
+from manifoldzoo.manifolds._labels import LabelTable, read_label_table
 from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.manifolds._panel import (
-    LabelTable,
     build_panel,
+    gene_names,
     read_ensembl_ids,
-    read_label_table,
     read_panel_cells,
 )
 from manifoldzoo.manifolds._recipe import read_recipe, recipe_folder
@@ -419,3 +419,25 @@ def test_normalised_values_are_refused(shared):
     genes = ad.read_h5ad(path, backed="r").var_names[:10].tolist()
     with pytest.raises(ScaleError, match=path.name):
         build_panel([path], genes=genes, labels=read_label_table(FOLDER / "labels.tsv"), ruler=read_stage_ruler(FOLDER))
+
+
+def test_the_counts_of_cells_are_recovered_exactly_and_their_totals_are_of_the_whole_file(tmp_path):
+    one = study("one")
+    # counts as large as a marrow cell has of its commonest gene
+    one.X[5:20, 3] = np.arange(15) * 1000 + 1
+    cells = read_cells([written(one, tmp_path / "one.h5ad")], max_per_stage=8)
+    names = [name.split(":", 1)[1] for name in cells.cell_ids]
+    truth = one[names]
+    assert np.array_equal(cells.totals, np.asarray(truth.X).sum(axis=1))
+    counts = cells.counts().toarray()
+    for column, gene in enumerate(GENES):
+        expected = np.asarray(truth[:, gene].X).ravel() if gene in one.var_names else np.zeros(len(names))
+        assert np.array_equal(counts[:, column], expected), gene
+    assert list(cells.donor) == truth.obs["donor"].tolist()
+
+
+def test_the_genes_of_a_file_are_read_as_it_spells_them(tmp_path):
+    path = written(study("one"), tmp_path / "one.h5ad")
+    assert gene_names(path) == tuple(f"G{i}" for i in range(12))
+    with pytest.raises(PanelError, match=r"none\.h5ad"):
+        gene_names(tmp_path / "none.h5ad")

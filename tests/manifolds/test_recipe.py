@@ -16,7 +16,7 @@ title = "Tiny"
 description = "For tests."
 licence = "MIT"
 ruler_licence = "CC0-1.0"
-extractor = "attention-let"
+extractor = "operator-let"
 coverage_floor = 0.3
 intended_use = "Tests."
 limits = ["Means nothing."]
@@ -100,3 +100,47 @@ def test_a_recipe_that_is_not_there_is_not_found_and_the_bundled_are_named(name)
         recipe_folder(name)
     assert repr(name) in caught.value.message
     assert "hematopoietic" in caught.value.hint
+
+
+def with_operator(lines):
+    return RECIPE.replace("[[citations]]", f"[operator]\n{lines}\n[[citations]]")
+
+
+@pytest.mark.parametrize(
+    ("lines", "combination"),
+    [
+        ("", "drift"),
+        ("kind = 'token_qk'", "drift"),
+        ("kind = 'distilled'", "none"),
+        ("kind = 'attention_value'\ncombination = 'mean'", "mean"),
+        ("combination = 'single'\nlayer = 0\nhead = 5", "single"),
+        ("combination = 'top_k'\nk = 3", "top_k"),
+    ],
+)
+def test_an_operator_is_joined_as_it_says_or_as_its_kind_is(tmp_path, lines, combination):
+    assert read_recipe(write(tmp_path, with_operator(lines))).operator.combination == combination
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "kind = 'distilled'\ncombination = 'drift'",
+        "kind = 'token_ov'\ncombination = 'none'",
+        "combination = 'single'",
+        "combination = 'single'\nlayer = 2",
+        "combination = 'single'\nlayer = 2\nhead = -1",
+        "combination = 'mean'\nlayer = 2\nhead = 1",
+        "combination = 'top_k'",
+        "combination = 'top_k'\nk = 0",
+        "combination = 'drift'\nk = 2",
+    ],
+)
+def test_an_operator_that_does_not_fit_together_is_refused(tmp_path, lines):
+    with pytest.raises(FormatError, match="operator"):
+        read_recipe(write(tmp_path, with_operator(lines)))
+
+
+def test_the_ruler_of_a_package_is_named_and_else_lies_beside_the_recipe(tmp_path):
+    assert read_recipe(write(tmp_path, RECIPE)).ruler is None
+    named = RECIPE.replace('extractor = "operator-let"', 'extractor = "operator-let"\nruler = "toy"')
+    assert read_recipe(write(tmp_path, named)).ruler == "toy"
