@@ -11,6 +11,7 @@ export OMP_NUM_THREADS ?= 1
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	rm -rf *.egg-info
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[extract,bench,dev]"
 	touch $(STAMP)
 
@@ -29,7 +30,7 @@ lint: $(STAMP)
 
 # mypy does not follow editable installs, so it checks the package as a user would install it
 types: $(STAMP)
-	rm -rf build/types
+	rm -rf build/types build/lib
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p manifoldzoo
 

@@ -21,7 +21,8 @@ from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
 from manifoldzoo.gates._ladder import gate_data, let_settings
 from manifoldzoo.gates._published import published_gates
 from manifoldzoo.manifolds._features import apply_operator
-from manifoldzoo.manifolds._panel import read_label_table, read_panel_cells
+from manifoldzoo.manifolds._labels import read_label_table
+from manifoldzoo.manifolds._panel import read_panel_cells
 from manifoldzoo.manifolds._recipe import recipe_folder
 from manifoldzoo.manifolds.demo import demo_path
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from threadpoolctl import threadpool_limits
 
-from ..cards._errors import BadInputError, MissingExtraError, NotFoundError
+from ..cards._card import Control, ControlKind
+from ..cards._errors import BadInputError, MissingExtraError, NotFoundError, PluginError
 from ..cards._names import check_name, parse_version
 from ..manifolds._manifold import Manifold
-from ..manifolds._recipe import read_recipe, recipe_folder
-from ..manifolds._ruler import read_stage_ruler
+from ..manifolds._recipe import Recipe, read_recipe, recipe_folder
+from ..manifolds._ruler import StageRuler, read_stage_ruler
 
 try:
-    from ._interface import Progress, find_extractor
-    from .checkpoints._scgpt import read_scgpt
+    from ._interface import Job, Progress, find_extractor
+    from ._plugins import find_plugin
+    from .checkpoints._families import read_checkpoint
 except ImportError as error:
     raise MissingExtraError(
         f"Extraction needs {error.name!r}, which is not installed.", "Run `pip install 'manifoldzoo[extract]'`."
     ) from error
+
+RULERS = "manifoldzoo.rulers"
 
 
 def reference_checkpoint() -> Path:
@@ -32,9 +37,13 @@ def extract(
     *,
     cells: Sequence[str | Path],
     checkpoint: str | Path | None = None,
+    family: str | None = None,
     name: str | None = None,
     version: str | None = None,
     seed: int | None = None,
+    control: ControlKind | None = None,
+    control_seed: int = 0,
+    work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Manifold:
     """Extract a manifold from a checkpoint.
@@ -42,14 +51,26 @@ def extract(
     Parameters
     ----------
     recipe
-        Name of a bundled recipe, or a folder with ``recipe.toml``, ``stages.tsv``, ``edges.tsv`` and
-        ``labels.tsv``.
+        Name of a bundled recipe, or a folder with ``recipe.toml``, ``labels.tsv`` and, unless the recipe names the
+        ruler of an installed package, ``stages.tsv`` and ``edges.tsv``.
     cells
         ``.h5ad`` files of raw counts with ``dataset``, ``donor``, ``tissue`` and ``cell_type`` in ``obs``.
     checkpoint
-        Folder in scGPT's layout; the bundled reference checkpoint by default.
+        Folder of a model of a supported family; the bundled reference checkpoint by default.
+    family
+        Of the model, such as ``scgpt``, ``geneformer`` or ``cell2sentence``; seen from the files by default.
     name, version, seed
         The recipe's by default; give your own extraction a name of its own.
+    control
+        Destroy something on purpose and do all the rest alike: ``random-init`` (the architecture with fresh weights),
+        ``shuffled-weights`` (entries permuted within each weight matrix), ``spectrum-matched`` (an operator with the
+        same singular values and random singular vectors) or ``permuted-genes`` (an operator whose genes are
+        permuted). The result says what it is in name, title, limits and card.
+    control_seed
+        Of the destruction; the rest is drawn from ``seed``.
+    work
+        Folder for the state of unfinished steps. An extraction that was interrupted goes on where it stopped, with
+        the same result to the byte; remove the folder once the manifold is saved. None is kept by default.
     progress
         Called as ``progress(step, done, total)``.
 
@@ -67,9 +88,52 @@ def extract(
         If the cells do not make a panel.
     FormatError
         If the recipe is not valid.
+    PluginError
+        If an installed package offers an extractor, ruler or family that cannot be used.
     BadInputError, ReferenceSyntaxError
-        If no cells are given, or the name or version is none.
+        If no cells are given, the control is unknown, or the name or version is none.
     """
+    job = make_job(
+        recipe,
+        cells=cells,
+        checkpoint=checkpoint,
+        family=family,
+        seed=seed,
+        control=control,
+        control_seed=control_seed,
+        work=work,
+        progress=progress,
+    )
+    default = job.recipe.name if control is None else f"{job.recipe.name}-{control}"
+    called = check_name(default if name is None else name)
+    numbered = job.recipe.version if version is None else str(parse_version(version))
+    extractor = find_extractor(job.recipe.extractor)
+    # one BLAS thread, so that the number of cores does not change the bytes; PyTorch keeps its own
+    with threadpool_limits(limits=1, user_api="blas"):
+        manifold = extractor.extract(job)
+    if manifold.card.extraction.control != job.control:
+        raise PluginError(
+            f"The extractor {job.recipe.extractor!r} did not record the control {control!r}.",
+            "Extract without a control, or use an extractor that knows controls.",
+        )
+    # named last, so that the card still tells which recipe was followed
+    card = manifold.card.model_copy(update={"name": called, "version": numbered} | _marked(job))
+    return Manifold.build(card, manifold.genes, manifold.tensors, manifold.vectors)
+
+
+def make_job(
+    recipe: str | Path,
+    *,
+    cells: Sequence[str | Path],
+    checkpoint: str | Path | None = None,
+    family: str | None = None,
+    seed: int | None = None,
+    control: ControlKind | None = None,
+    control_seed: int = 0,
+    work: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Job:
+    """Read recipe, ruler and model; the parameters are those of ``extract``."""
     if isinstance(cells, str | Path):
         raise BadInputError(f"cells is the single path {str(cells)!r}, expected a list.", "Put it in brackets.")
     if not cells:
@@ -77,23 +141,51 @@ def extract(
     for path in cells:
         if not Path(path).is_file():
             raise NotFoundError(f"There is no file {str(path)!r}.", "Check the path.")
+    if control is not None and control not in get_args(ControlKind):
+        raise BadInputError(f"There is no control {control!r}; there are: {', '.join(get_args(ControlKind))}.")
     folder = recipe_folder(recipe)
     read = read_recipe(folder)
-    called = read.name if name is None else check_name(name)
-    numbered = read.version if version is None else str(parse_version(version))
-    source = read_scgpt(Path(checkpoint) if checkpoint is not None else reference_checkpoint())
-    extractor = find_extractor(read.extractor)
-    # one BLAS thread, so that the number of cores does not change the bytes; PyTorch keeps its own
-    with threadpool_limits(limits=1, user_api="blas"):
-        manifold = extractor.extract(
-            read,
-            source,
-            read_stage_ruler(folder),
-            folder / "labels.tsv",
-            [Path(path) for path in cells],
-            seed=read.seed if seed is None else seed,
-            progress=progress,
-        )
-    # named last, so that the card still tells which recipe was followed
-    card = manifold.card.model_copy(update={"name": called, "version": numbered})
-    return Manifold.build(card, manifold.genes, manifold.tensors, manifold.vectors)
+    ruler = read_ruler(read, folder)
+    source = read_checkpoint(reference_checkpoint() if checkpoint is None else Path(checkpoint), family=family)
+    if control == "random-init":
+        source = source.random_initialisation(control_seed)
+    elif control == "shuffled-weights":
+        source = source.shuffled_weights(control_seed)
+    return Job(
+        recipe=read,
+        checkpoint=source,
+        ruler=ruler,
+        labels=folder / "labels.tsv",
+        cells=tuple(Path(path) for path in cells),
+        seed=read.seed if seed is None else seed,
+        control=None if control is None else Control(kind=control, seed=control_seed),
+        work=None if work is None else Path(work),
+        progress=progress,
+    )
+
+
+def read_ruler(recipe: Recipe, folder: Path) -> StageRuler:
+    """Read the ruler beside a recipe, or the one of an installed package that it names.
+
+    Raises
+    ------
+    NotFoundError, PluginError
+        If no package offers it, or it is no ruler.
+    """
+    if recipe.ruler is None:
+        return read_stage_ruler(folder)
+    ruler = find_plugin(RULERS, recipe.ruler, "ruler")()
+    if not isinstance(ruler, StageRuler):
+        raise PluginError(f"The ruler {recipe.ruler!r} is a {type(ruler).__name__}, expected a StageRuler.")
+    return ruler
+
+
+def _marked(job: Job) -> dict[str, object]:
+    """What the card of a control says first."""
+    if job.control is None:
+        return {}
+    kind = job.control.kind
+    limit = (
+        f"This is the control {kind} (seed {job.control.seed}): something was destroyed on purpose. It is no manifold."
+    )
+    return {"title": f"Control ({kind}): {job.recipe.title}", "limits": [limit, *job.recipe.limits]}

@@ -2,19 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..cards._errors import NotFoundError
+from ..cards._card import Control
 from ..manifolds._manifold import Manifold
 from ..manifolds._recipe import Recipe
 from ..manifolds._ruler import StageRuler
+from ._plugins import find_plugin
 from .checkpoints._interface import Checkpoint
 
 Progress = Callable[[str, int, int], None]
 ENTRY_POINTS = "manifoldzoo.extractors"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that an extractor is given.
+
+    Attributes
+    ----------
+    recipe
+        What to make.
+    checkpoint
+        The frozen model; already destroyed where ``control`` names a control of the model.
+    ruler
+        Target distances.
+    labels
+        Table from the files' cell types to stages.
+    cells
+        ``.h5ad`` files of raw counts.
+    seed
+        Of everything drawn by chance; equal input and seed give equal bytes on one machine.
+    control
+        What is destroyed on purpose, if anything; an extractor applies the controls of the operator and records
+        every control in the card.
+    work
+        Folder for the state of unfinished steps, so that an interrupted job goes on where it stopped; ``None`` keeps
+        none.
+    progress
+        Called as ``progress(step, done, total)``.
+    """
+
+    recipe: Recipe
+    checkpoint: Checkpoint
+    ruler: StageRuler
+    labels: Path
+    cells: tuple[Path, ...]
+    seed: int = 0
+    control: Control | None = None
+    work: Path | None = None
+    progress: Progress | None = None
+
+    def steps(self, label: str, total: int) -> Callable[[int], None] | None:
+        """Return what turns increments into ``progress(label, done, total)``; ``None`` without progress."""
+        if self.progress is None:
+            return None
+        tell, done = self.progress, 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            tell(label, done, total)
+
+        return advance
 
 
 class Extractor(Protocol):
@@ -28,36 +81,8 @@ class Extractor(Protocol):
 
     name: str
 
-    def extract(
-        self,
-        recipe: Recipe,
-        checkpoint: Checkpoint,
-        ruler: StageRuler,
-        labels: Path,
-        cells: Sequence[Path],
-        *,
-        seed: int,
-        progress: Progress | None,
-    ) -> Manifold:
-        """Extract a manifold.
-
-        Parameters
-        ----------
-        recipe
-            What to make.
-        checkpoint
-            The frozen model.
-        ruler
-            Target distances.
-        labels
-            Table from the files' cell types to stages.
-        cells
-            ``.h5ad`` files of raw counts.
-        seed
-            Of everything drawn by chance; equal input and seed give equal bytes on one machine.
-        progress
-            Called as ``progress(step, done, total)``.
-        """
+    def extract(self, job: Job) -> Manifold:
+        """Extract a manifold; its card records what was done."""
 
 
 def find_extractor(name: str) -> Extractor:
@@ -67,12 +92,8 @@ def find_extractor(name: str) -> Extractor:
     ------
     NotFoundError
         If there is none, naming those there are.
+    PluginError
+        If the package that offers it cannot be imported, or two packages offer the name.
     """
-    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name not in found:
-        raise NotFoundError(
-            f"There is no extractor {name!r}; there are: {', '.join(sorted(found)) or 'none'}.",
-            f"Install the package that offers it under the entry point {ENTRY_POINTS!r}.",
-        )
-    extractor: Extractor = found[name].load()()
+    extractor: Extractor = find_plugin(ENTRY_POINTS, name, "extractor")()
     return extractor

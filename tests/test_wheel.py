@@ -192,6 +192,6 @@ def test_its_commands_work(python: Path, tmp_path: Path) -> None:
 
 
 def test_its_extractor_is_found(python: Path, tmp_path: Path) -> None:
-    code = "from manifoldzoo.extractors._interface import find_extractor; print(find_extractor('attention-let').name)"
+    code = "from manifoldzoo.extractors._interface import find_extractor; print(find_extractor('operator-let').name)"
     done = outside(python, tmp_path, "-c", code)
-    assert done.stdout.strip() == "attention-let", done.stderr
+    assert done.stdout.strip() == "operator-let", done.stderr

@@ -13,6 +13,7 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from small import write_small_cells
 
 from manifoldzoo.cards._errors import (
     BadInputError,
@@ -24,18 +25,20 @@ from manifoldzoo.cards._errors import (
     ScaleError,
 )
 from manifoldzoo.cards._names import sha256_file
-from manifoldzoo.extractors import _attention_let
-from manifoldzoo.extractors._attention_let import AttentionLet, _fit_readout, _spdx
-from manifoldzoo.extractors._attention_mean import attention_mean
+from manifoldzoo.extractors import _operator
 from manifoldzoo.extractors._extract import extract, reference_checkpoint
+from manifoldzoo.extractors._fill_card import spdx
 from manifoldzoo.extractors._interface import find_extractor
+from manifoldzoo.extractors._operator_let import OperatorLet
+from manifoldzoo.extractors._readout import fit_readout
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
+from manifoldzoo.extractors.operators._attention import attention_mean
 from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.manifolds._labels import read_label_table
 from manifoldzoo.manifolds._manifold import Manifold, encode
-from manifoldzoo.manifolds._panel import PanelCells, build_panel, read_label_table, read_panel_cells
+from manifoldzoo.manifolds._panel import PanelCells, build_panel, read_panel_cells
 from manifoldzoo.manifolds._recipe import ReadoutRecipe, recipe_folder
 from manifoldzoo.manifolds._ruler import read_stage_ruler
-from manifoldzoo.manifolds.demo import demo_path
 
 SEED = 3
 CELLS_PER_STAGE = 4
@@ -43,13 +46,7 @@ CELLS_PER_STAGE = 4
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory) -> Path:
-    """Eight cells of each run and cell type of the bundled cells that has so many."""
-    everything = ad.read_h5ad(demo_path())
-    groups = everything.obs.groupby(["donor", "cell_type"], observed=True).indices.values()
-    rows = np.sort(np.concatenate([rows[:8] for rows in groups if len(rows) >= 8]))
-    path = tmp_path_factory.mktemp("cells") / "some.h5ad"
-    everything[rows].copy().write_h5ad(path)
-    return path
+    return write_small_cells(tmp_path_factory.mktemp("cells") / "some.h5ad")
 
 
 def copied(folder: Path, **changes: str) -> Path:
@@ -130,14 +127,14 @@ def test_what_it_is_called(made):
 def test_the_card_tells_what_was_done(made, balanced, recipe, cells):
     extraction = made.card.extraction
     operator = extraction.operator
-    assert (extraction.seed, extraction.extractor) == (SEED, "attention-let")
+    assert (extraction.seed, extraction.extractor) == (SEED, "operator-let")
     assert (operator.kind, operator.combination, operator.n_blocks) == ("attention_mean", "drift", 2)
     assert operator.cells_digest == balanced.digest
     assert operator.n_cells + operator.n_skipped_cells == len(balanced.stage)
     assert operator.numerical_rank == [np.linalg.matrix_rank(block) for block in made.tensors["operator"]]
     expressed = (balanced.values > 0).astype(np.float64)
     assert operator.pairs_seen == pytest.approx(float(((expressed.T @ expressed).toarray() > 0).mean()))
-    for package in ("manifoldzoo", "numpy", "scipy", "scikit-learn", "torch"):
+    for package in ("manifoldzoo", "numba", "numpy", "scipy", "scikit-learn", "torch"):
         assert extraction.software[package] == metadata.version(package)
     assert extraction.adaptor.parameters == {"alpha": 0.01, "n_steps": 60, "learning_rate": 0.02, "scale_floor": 0.1}
     assert extraction.adaptor.n_components == made.n_components == 10
@@ -278,8 +275,7 @@ def test_a_readout_is_the_regression_it_was_folded_from(n_classes):
     label = np.array([f"c{i}" for i in rng.integers(n_classes, size=120)])
     latent = rng.standard_normal((120, 5)) * [1, 10, 0.1, 3, 0] + [0, 100, 0, -4, 7]
     latent[:, 0] += label == "c1"
-    cells = PanelCells(None, tuple(label), tuple(label), ("made",) * 120, tuple(map(str, range(120))))
-    weights, bias, classes = _fit_readout(latent, cells, ReadoutRecipe(task="stage", label="stage", c=0.5))
+    weights, bias, classes = fit_readout(latent, label.tolist(), ReadoutRecipe(task="stage", label="stage", c=0.5))
     assert classes == sorted(set(label))
     logits = latent @ weights.T.astype(np.float64) + bias
     scaled = (latent - latent.mean(axis=0)) / np.where(latent.std(axis=0) > 0, latent.std(axis=0), 1)
@@ -290,13 +286,12 @@ def test_a_readout_is_the_regression_it_was_folded_from(n_classes):
 
 
 def test_a_readout_needs_two_classes():
-    cells = PanelCells(None, ("stem",) * 3, ("stem",) * 3, ("made",) * 3, ("1", "2", "3"))
     with pytest.raises(PanelError, match="stem"):
-        _fit_readout(np.eye(3), cells, ReadoutRecipe(task="branch", label="branch"))
+        fit_readout(np.eye(3), ["stem"] * 3, ReadoutRecipe(task="branch", label="branch"))
 
 
 @pytest.mark.parametrize(
-    ("stated", "spdx"),
+    ("stated", "spelled"),
     [
         ("mit", "MIT"),
         ("BSD-3-Clause", "BSD-3-Clause"),
@@ -304,20 +299,20 @@ def test_a_readout_needs_two_classes():
         ("", "LicenseRef-not-stated"),
     ],
 )
-def test_licences_of_checkpoints_are_spdx_or_not_stated(stated, spdx):
-    assert _spdx(stated) == spdx
+def test_licences_of_checkpoints_are_spdx_or_not_stated(stated, spelled):
+    assert spdx(stated) == spelled
 
 
 def test_the_extractor_is_found_by_its_entry_point():
-    assert isinstance(find_extractor("attention-let"), AttentionLet)
-    with pytest.raises(NotFoundError, match=r"'nothing'.*attention-let"):
+    assert isinstance(find_extractor("operator-let"), OperatorLet)
+    with pytest.raises(NotFoundError, match=r"'nothing'.*operator-let"):
         find_extractor("nothing")
 
 
 @pytest.fixture
 def no_attention(monkeypatch):
     """What is wrong must be said before the minutes that attention takes."""
-    monkeypatch.setattr(_attention_let, "attention_mean", lambda *_, **__: pytest.fail("the model was run"))
+    monkeypatch.setattr(_operator, "attention_mean", lambda *_, **__: pytest.fail("the model was run"))
 
 
 @pytest.mark.usefixtures("no_attention")

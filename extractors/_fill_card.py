@@ -1,0 +1,178 @@
+"""Filling the card from what was done; nothing in it is typed in but the recipe's own words."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+from ..cards._card import (
+    Adaptor,
+    AnchorEntry,
+    Card,
+    EdgeEntry,
+    Extraction,
+    GeneAnnotation,
+    Operator,
+    PanelFileEntry,
+    PanelManifest,
+    Readout,
+    Ruler,
+    SourceModel,
+    StageEntry,
+    Tolerance,
+)
+from ..manifolds._digests import anchors_digest
+from ..manifolds._genes import GeneTable
+from ..manifolds._let import LetHead, LetSettings
+from ..manifolds._panel import Panel
+from ..manifolds._recipe import Recipe
+from ..manifolds._ruler import StageRuler
+from ._interface import Job
+from ._prepare import Prepared
+from .checkpoints._interface import Checkpoint
+
+
+def fill_card(
+    job: Job,
+    prepared: Prepared,
+    operator: Operator,
+    settings: LetSettings,
+    head: LetHead,
+    genes: GeneTable,
+    *,
+    extractor: str,
+) -> Card:
+    """Fill a card.
+
+    Parameters
+    ----------
+    job, prepared
+        What was asked for, and the model, panel and cells it was done with.
+    operator
+        Entry of stage 1.
+    settings, head
+        Of stage 2, as fitted.
+    genes
+        The gene axis.
+    extractor
+        Name of the extractor.
+    """
+    recipe, cells = job.recipe, prepared.cells
+    label_classes = {"stage": sorted(set(cells.stage)), "branch": sorted(set(cells.branch))}
+    return Card(
+        name=recipe.name,
+        version=recipe.version,
+        title=recipe.title,
+        description=recipe.description,
+        scale="log1p_cp10k",
+        licence=recipe.licence,
+        source_model=_source_model(prepared.checkpoint),
+        extraction=Extraction(
+            extractor=extractor,
+            recipe=recipe.name,
+            seed=job.seed,
+            operator=operator,
+            control=job.control,
+            adaptor=Adaptor(
+                kind=recipe.adaptor.kind,
+                n_components=settings.n_components,
+                loss=head.loss,
+                beta=head.beta,
+                parameters={
+                    "alpha": settings.alpha,
+                    "n_steps": settings.n_steps,
+                    "learning_rate": settings.learning_rate,
+                    "scale_floor": settings.scale_floor,
+                },
+            ),
+            readouts=[
+                Readout(
+                    task=readout.task,
+                    kind=readout.kind,
+                    classes=label_classes[readout.label],
+                    n_cells=len(cells.stage),
+                    parameters={"label": readout.label, "c": readout.c, "class_weight": "balanced"},
+                )
+                for readout in recipe.readouts
+            ],
+            software=_software(),
+        ),
+        panel=panel_manifest(prepared.panel, recipe.panel.min_cells),
+        ruler=_ruler(job.ruler, recipe),
+        genes=GeneAnnotation(
+            n=len(genes),
+            n_ensembl=sum(bool(identifier) for identifier in genes.ensembl),
+            organism=recipe.organism,
+            source="symbols from the checkpoint's vocabulary, Ensembl ids from the panel's files",
+            coverage_floor=recipe.coverage_floor,
+        ),
+        test_vectors=Tolerance(rtol=1e-3, atol=1e-3),
+        citations=recipe.citations,
+        intended_use=recipe.intended_use,
+        limits=recipe.limits,
+    )
+
+
+def spdx(licence: str) -> str:
+    """Spell a licence as SPDX; what a checkpoint does not state in that form is said to be not stated."""
+    try:
+        return str(canonicalize_license_expression(licence))
+    except InvalidLicenseExpression:
+        return "LicenseRef-not-stated"
+
+
+def _source_model(checkpoint: Checkpoint) -> SourceModel:
+    """The model."""
+    size = f"{checkpoint.n_layers} layers x {checkpoint.n_heads} heads, d_model {checkpoint.d_model}"
+    return SourceModel(
+        name=checkpoint.name,
+        architecture=f"{checkpoint.family} layout, {size}",
+        digest=checkpoint.digest,
+        licence=spdx(checkpoint.licence),
+    )
+
+
+def panel_manifest(panel: Panel, min_cells: int) -> PanelManifest:
+    """Describe a panel, with the digest of its anchors."""
+    columns = panel.study, panel.donor, panel.tissue, panel.cell_type, panel.stage, panel.branch, panel.n_cells
+    anchors = [
+        AnchorEntry(study=s, donor=d, tissue=t, cell_type=c, stage=g, branch=b, n_cells=int(n))
+        for s, d, t, c, g, b, n in zip(*columns, strict=True)
+    ]
+    return PanelManifest(
+        digest=anchors_digest(panel.anchors, [anchor.model_dump(mode="json") for anchor in anchors], panel.genes),
+        min_cells=min_cells,
+        files=[
+            PanelFileEntry(
+                name=file.name,
+                sha256=file.sha256,
+                n_cells=file.n_cells,
+                cells_digest=file.cells_digest,
+                n_missing_genes=len(file.missing_genes),
+                source=file.source,
+            )
+            for file in panel.files
+        ],
+        anchors=anchors,
+    )
+
+
+def _ruler(ruler: StageRuler, recipe: Recipe) -> Ruler:
+    """The ruler."""
+    return Ruler(
+        name=ruler.name,
+        version=ruler.version,
+        digest=ruler.digest,
+        root=ruler.root,
+        licence=recipe.ruler_licence,
+        stages=[StageEntry(id=s.id, label=s.label, ontology_id=s.ontology_id, branch=s.branch) for s in ruler.stages],
+        edges=[EdgeEntry(child=e.child, parent=e.parent, source=e.source) for e in ruler.edges],
+    )
+
+
+def _software() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    packages = ("manifoldzoo", "numba", "numpy", "scipy", "scikit-learn", "torch")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}

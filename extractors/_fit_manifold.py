@@ -1,0 +1,98 @@
+"""Stages 2 and 3 of a job: from an operator to the whole manifold."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards._card import Card, Operator
+from ..manifolds._features import apply_operator, fold_projection
+from ..manifolds._genes import GeneTable
+from ..manifolds._let import LetHead, fit_let
+from ..manifolds._manifold import Manifold
+from ..manifolds._panel import Panel, read_ensembl_ids
+from ._fill_card import fill_card
+from ._interface import Job
+from ._prepare import Prepared
+from ._readout import fit_readout
+
+N_VECTORS = 16
+
+
+def fit_manifold(
+    job: Job,
+    prepared: Prepared,
+    operator: NDArray[np.float32],
+    entry: Operator,
+    *,
+    extractor: str,
+    rng: np.random.Generator,
+) -> Manifold:
+    """Fit head and readouts on an operator, and fill card and test vectors.
+
+    Parameters
+    ----------
+    job
+        What is made.
+    prepared
+        Model, panel and cells, as ``prepare`` made them.
+    operator
+        ``(k, n_genes, n_features)`` float32: ``f(x) = [x A_1; ...; x A_k]``.
+    entry
+        What the card says of the operator.
+    extractor
+        Name of the extractor, for the card.
+    rng
+        Draws the start of the head.
+
+    Returns
+    -------
+    The manifold, named as the recipe.
+
+    Raises
+    ------
+    PanelError
+        If the cells have one class only of something that is read out.
+    """
+    settings, panel, cells = job.recipe.adaptor.settings(), prepared.panel, prepared.cells
+    head = fit_let(apply_operator(panel.anchors, operator), prepared.distances, settings, rng=rng)
+    tensors = _tensors(panel, operator, head)
+    latent = np.asarray(cells.values @ tensors["projection"] + tensors["offset"])
+    for readout in job.recipe.readouts:
+        labels = cells.stage if readout.label == "stage" else cells.branch
+        weights, bias, _ = fit_readout(latent, labels, readout)
+        tensors[f"readout.{readout.task}.weights"], tensors[f"readout.{readout.task}.bias"] = weights, bias
+    genes = GeneTable(panel.genes, read_ensembl_ids(job.cells, panel.genes))
+    card = fill_card(job, prepared, entry, settings, head, genes, extractor=extractor)
+    draft = Manifold(card, genes, tensors, _empty_vectors(card), digest="")
+    return Manifold.build(card, genes, tensors, _vectors(draft, panel))
+
+
+def _tensors(panel: Panel, operator: NDArray[np.float32], head: LetHead) -> dict[str, NDArray[np.float32]]:
+    """Operator, head, their fold and the anchors, all float32; the fold is that of the float32 parts."""
+    parts = {
+        "operator": operator,
+        "adaptor.weights": head.weights,
+        "adaptor.bias": head.bias,
+        "adaptor.mean": head.mean,
+        "adaptor.scale": head.scale,
+        "panel.anchors": panel.anchors,
+    }
+    stored = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in parts.items()}
+    projection, offset = fold_projection(*list(stored.values())[:5])
+    return stored | {"projection": projection.astype(np.float32), "offset": offset.astype(np.float32)}
+
+
+def _vectors(manifold: Manifold, panel: Panel) -> dict[str, NDArray[np.float32]]:
+    """Test vectors: anchors spread over the panel, and a cell without any count."""
+    rows = np.unique(np.linspace(0, len(panel.anchors) - 1, N_VECTORS).astype(int))
+    given = np.vstack([panel.anchors[rows], np.zeros((1, panel.anchors.shape[1]))]).astype(np.float32)
+    latent = manifold.project(given)
+    return {"input": given, "latent": latent} | {f"proba.{t}": manifold.read_out(latent, t) for t in manifold.tasks}
+
+
+def _empty_vectors(card: Card) -> dict[str, NDArray[np.float32]]:
+    """Placeholders of the right width, replaced before anything is saved."""
+    widths = {"input": card.genes.n, "latent": card.extraction.adaptor.n_components}
+    widths |= {f"proba.{readout.task}": len(readout.classes) for readout in card.extraction.readouts}
+    return {name: np.zeros((1, width), dtype=np.float32) for name, width in widths.items()}

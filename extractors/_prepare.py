@@ -1,0 +1,144 @@
+"""What every extraction and screen begins with: genes, anchors and cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ..cards._errors import PanelError
+from ..manifolds._labels import LabelTable, read_label_table
+from ..manifolds._panel import Panel, PanelCells, build_panel, gene_names, read_panel_cells
+from ..manifolds._recipe import PanelRecipe
+from ..manifolds._ruler import StageRuler
+from ._interface import Job
+from .checkpoints._interface import Checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A job's model and cells, on one gene axis.
+
+    Attributes
+    ----------
+    checkpoint
+        The model, its genes those of the panel.
+    panel
+        Anchors of all labelled cells.
+    cells
+        Labelled cells, balanced over stages.
+    distances
+        Ruler distances between the anchors, ``(n_anchors, n_anchors)``.
+    """
+
+    checkpoint: Checkpoint
+    panel: Panel
+    cells: PanelCells
+    distances: NDArray[np.float64]
+
+    @property
+    def inputs(self) -> sparse.csr_matrix:
+        """The cells on the scale that the model reads, ``(n_cells, n_genes)``."""
+        return self.cells.values if self.checkpoint.scale == "log1p" else self.cells.counts()
+
+
+def prepare(job: Job, rng: np.random.Generator) -> Prepared:
+    """Choose the genes, build the panel and draw the cells.
+
+    Parameters
+    ----------
+    job
+        What is to be made.
+    rng
+        Draws the cells of large stages.
+
+    Raises
+    ------
+    PanelError, ScaleError, GeneError
+        If the cells do not make a panel, or none of their genes is known to the model.
+    """
+    labels = read_label_table(job.labels)
+    genes = panel_genes(job.checkpoint, job.cells, labels, job.ruler, job.recipe.panel, rng)
+    panel = build_panel(job.cells, genes=genes, labels=labels, ruler=job.ruler, min_cells=job.recipe.panel.min_cells)
+    cells = read_panel_cells(
+        job.cells,
+        genes=genes,
+        labels=labels,
+        ruler=job.ruler,
+        max_per_stage=job.recipe.panel.max_cells_per_stage,
+        rng=rng,
+    )
+    return Prepared(job.checkpoint.with_genes(genes), panel, cells, job.ruler.distances(panel.stage))
+
+
+def panel_genes(
+    checkpoint: Checkpoint,
+    paths: Sequence[Path],
+    labels: LabelTable,
+    ruler: StageRuler,
+    recipe: PanelRecipe,
+    rng: np.random.Generator,
+) -> tuple[str, ...]:
+    """Choose the genes of a panel among those that the model knows.
+
+    Parameters
+    ----------
+    checkpoint
+        A model with no more genes than ``recipe.n_genes`` keeps them all, in its own order.
+    paths, labels, ruler
+        As ``build_panel``.
+    recipe
+        Number of genes, and of cells per stage to choose them on.
+    rng
+        Draws the cells; not used where nothing has to be chosen.
+
+    Returns
+    -------
+    Names as the files spell them, sorted where they were chosen.
+
+    Raises
+    ------
+    PanelError
+        If the files share fewer than ten genes that the model knows.
+
+    Notes
+    -----
+    Candidates are the genes that every file measures. They are ranked by the dispersion of ``log1p`` values within each
+    study (Satija et al. 2015, as ``scanpy.pp.highly_variable_genes`` has it) on cells balanced over stages, so that
+    the commonest cell type does not choose for all. The paper says "variable genes of the model's vocabulary"; how
+    they are found is our choice.
+    """
+    if checkpoint.genes and len(checkpoint.genes) <= recipe.n_genes:
+        return checkpoint.genes
+    shared = sorted(set.intersection(*(set(gene_names(path)) for path in paths)))
+    candidates = [gene for gene, known in zip(shared, checkpoint.knows(shared), strict=True) if known]
+    if len(candidates) < 10:
+        raise PanelError(
+            f"{checkpoint.name} knows {len(candidates)} of the {len(shared)} genes that all files measure.",
+            "Are var_names gene symbols or Ensembl ids of the model's species?",
+        )
+    if len(candidates) <= recipe.n_genes:
+        return tuple(candidates)
+    cells = read_panel_cells(
+        paths,
+        genes=candidates,
+        labels=labels,
+        ruler=ruler,
+        max_per_stage=recipe.max_cells_per_stage,
+        rng=rng.spawn(1)[0],
+    )
+    table = ad.AnnData(cells.values, obs=pd.DataFrame({"study": pd.Categorical(cells.study)}, index=cells.cell_ids))
+    table.var_names = candidates
+    expressed = np.asarray((table.X > 0).sum(axis=0)).ravel()
+    # a gene that no cell has would have neither mean nor dispersion
+    table = table[:, expressed > 0].copy()
+    several = len(set(cells.study)) > 1
+    sc.pp.highly_variable_genes(table, n_top_genes=recipe.n_genes, batch_key="study" if several else None)
+    return tuple(sorted(table.var_names[table.var["highly_variable"]]))
