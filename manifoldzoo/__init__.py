@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .cards._errors import ZooWarning as ZooWarning
     from .cards._evidence import EvidenceRun as EvidenceRun
     from .extractors._extract import extract as extract
+    from .extractors._screen import screen as screen
     from .gates._ladder import validate as validate
     from .manifolds._transform_file import transform_file as transform_file
     from .registry._bundle import bundle as bundle
@@ -38,6 +39,7 @@ __getattr__, _, _lazy = lazy_loader.attach(
         "cards._errors": ["ZooError", "ZooWarning"],
         "cards._evidence": ["EvidenceRun"],
         "extractors._extract": ["extract"],
+        "extractors._screen": ["screen"],
         "gates._ladder": ["validate"],
         "manifolds._transform_file": ["transform_file"],
         "registry._bundle": ["bundle", "unbundle"],

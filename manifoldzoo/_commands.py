@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ._making import extract, publish, screen, validate
+from ._options import Debug, Json, Offline, Out, Ref, Refs
 from ._output import emit, plain, reporting, size, table
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from .cards._evidence import EvidenceRun
 
 app = typer.Typer(
     name="manifoldzoo",
@@ -24,13 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Ref = Annotated[str, typer.Argument(metavar="REF", help="NAME, NAME@VERSION, OWNER/REPO@REVISION or ./FOLDER.")]
-Refs = Annotated[list[str], typer.Argument(metavar="REF...", help="One or more references.")]
-Out = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
 
 
 class ScaleChoice(StrEnum):
@@ -177,94 +170,8 @@ def transform(
     emit(told, lambda console: console.print(said, markup=False), as_json=json_)
 
 
-@app.command()
-def extract(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Bundled recipe, or ./FOLDER with a recipe.toml.")],
-    output: Out,
-    cells: Annotated[list[Path], typer.Option(help="Labelled cells, raw counts; once per file.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder; the bundled reference by default.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the manifold; the recipe's by default.")] = None,
-    version: Annotated[str | None, typer.Option(help="Version of the manifold; the recipe's by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; the recipe's by default.")] = None,
-    json_: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Extract a manifold from a checkpoint: operator, head, readouts, card and test vectors."""
-    from .extractors._extract import extract as make
-    from .manifolds._figure import draw_anchors
-
-    with reporting(f"extract {recipe}") as progress:
-        manifold = make(
-            recipe,
-            checkpoint=checkpoint,
-            cells=cells,
-            name=name,
-            version=version,
-            seed=seed,
-            progress=progress,
-        )
-    manifold.save(output)
-    draw_anchors(manifold, output / "figures" / "anchors.png")
-    told = {"reference": f"{manifold.name}@{manifold.version}", "digest": manifold.digest, "folder": str(output)}
-    # a relative folder without ./ would be taken for a name or a Hub repository
-    where = output if output.is_absolute() else f"./{output}"
-    said = f"{told['reference']} in {output}; gates: `manifoldzoo validate {where}`"
-    emit(told, lambda console: console.print(said, markup=False), as_json=json_)
-
-
-@app.command()
-def validate(
-    reference: Ref,
-    through: Annotated[int, typer.Option(min=1, max=6, help="Highest rung to try.")] = 3,
-    save: Annotated[bool, typer.Option(help="Keep the run as evidence beside an artifact folder.")] = True,
-    offline: Offline = False,
-    json_: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Recompute the evidence of a manifold, rung by rung; status 1 if a rung does not pass."""
-    from .cards._evidence import rung_reached
-    from .gates._ladder import validate as climb
-    from .registry._evidence_files import add_evidence, write_readme
-    from .registry._resolve import locate, read_location
-
-    location = locate(reference, offline=offline or None)
-    manifold = read_location(location)
-    with reporting(f"validate {manifold.name}") as progress:
-        run = climb(manifold, through=through, progress=progress)
-    if save and location.store == "folder":
-        add_evidence(location.folder, run)
-        write_readme(location.folder, manifold)
-    told: dict[str, Any] = {"reference": run.reference, "rung_reached": rung_reached(run.rungs)}
-    told |= {"digest": run.artifact_digest, "seconds": run.seconds}
-    told |= {"rungs": [result.model_dump(mode="json") for result in run.rungs]}
-    emit(told, lambda console: show_run(console, run), as_json=json_)
-    if rung_reached(run.rungs) < through:
-        raise typer.Exit(1)
-
-
-@app.command()
-def publish(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Artifact folder.")],
-    to: Annotated[str, typer.Option(help="'local', or hf://OWNER/REPO.")],
-    allow_below: Annotated[
-        str | None, typer.Option(help="Publish below rung 3, with this reason kept for good.")
-    ] = None,
-    json_: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Validate an artifact through rung 3 and publish it with that evidence, in one step."""
-    from .registry._publish import publish as put
-
-    with reporting("publish") as progress:
-        made = put(folder, to, allow_below=allow_below, progress=progress)
-    told = {"reference": made.reference, "location": made.location, "commit": made.commit, "digest": made.digest}
-    emit(
-        told,
-        lambda console: console.print(f"published {made.reference} at {made.location}", markup=False),
-        as_json=json_,
-    )
+for command in (extract, screen, validate, publish):
+    app.command()(command)
 
 
 @app.command()
@@ -373,17 +280,3 @@ def demo(
     with reporting("demo") as progress:
         result = run_demo(output, progress=progress)
     emit(result.document, result.render, as_json=json_)
-
-
-def show_run(console: Console, run: EvidenceRun) -> None:
-    """Rungs and records of a validation run, for people."""
-    shown = table("rung", "check", ">statistic", "needed", ">n", "status")
-    for result in run.rungs:
-        shown.add_row(f"[bold]{result.rung} {result.name}[/]", "", "", "", "", f"[bold]{result.status}[/]")
-        for record in result.records:
-            statistic = "" if record.statistic is None else f"{record.statistic:.4g}"
-            needed = "" if record.threshold is None else f"{record.direction} {record.threshold:g}"
-            status = record.status if record.decides else "never decides"
-            why = "" if record.statistic is not None or record.status == "pass" else f": {record.reason}"
-            shown.add_row(*plain("", record.gate, statistic, needed, record.n or "", status + why))
-    console.print(shown)

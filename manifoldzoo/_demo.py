@@ -21,8 +21,8 @@ from .extractors._extract import extract, reference_checkpoint
 from .gates._ladder import validate
 from .manifolds._figure import draw_manifold
 from .manifolds._files import write_bytes
+from .manifolds._labels import read_label_table
 from .manifolds._manifold import Manifold
-from .manifolds._panel import read_label_table
 from .manifolds._recipe import recipe_folder
 from .manifolds.demo import demo_path
 from .registry._publish import Publication, publish

@@ -33,6 +33,7 @@ COMMANDS = (
     "pull",
     "transform",
     "extract",
+    "screen",
     "validate",
     "publish",
     "verify",
