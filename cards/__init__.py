@@ -6,6 +6,8 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from ._card import Card as Card
+    from ._card import Control as Control
+    from ._card import Operator as Operator
     from ._card import parse_card as parse_card
     from ._errors import BadInputError as BadInputError
     from ._errors import CheckpointError as CheckpointError
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "_card": ["Card", "parse_card"],
+        "_card": ["Card", "Control", "Operator", "parse_card"],
         "_errors": [
             "BadInputError",
             "CheckpointError",

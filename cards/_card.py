@@ -40,6 +40,8 @@ class SourceModel(Frozen):
 
 
 OperatorKind = Literal["attention_mean", "attention_value", "token_ov", "token_qk", "distilled"]
+ForeignKind = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*:[a-z0-9]+(_[a-z0-9]+)*$")]
+"""Kind of another package's extractor: its name, a colon, and a word."""
 Combination = Literal["drift", "mean", "single", "top_k", "none"]
 ControlKind = Literal["random-init", "shuffled-weights", "spectrum-matched", "permuted-genes"]
 
@@ -57,7 +59,7 @@ class Head(Frozen):
 class Operator(Frozen):
     """Stage 1: which matrix was read, over which cells."""
 
-    kind: OperatorKind
+    kind: OperatorKind | ForeignKind
     combination: Combination
     """How heads and layers were joined; ``none`` for kinds that have neither."""
     n_blocks: int = Field(ge=1)

@@ -8,7 +8,7 @@ from typing import get_args
 
 from threadpoolctl import threadpool_limits
 
-from ..cards._card import Control, ControlKind
+from ..cards._card import Card, Control, ControlKind
 from ..cards._errors import BadInputError, MissingExtraError, NotFoundError, PluginError
 from ..cards._names import check_name, parse_version
 from ..manifolds._manifold import Manifold
@@ -117,7 +117,7 @@ def extract(
             "Extract without a control, or use an extractor that knows controls.",
         )
     # named last, so that the card still tells which recipe was followed
-    card = manifold.card.model_copy(update={"name": called, "version": numbered} | _marked(job))
+    card = manifold.card.model_copy(update={"name": called, "version": numbered} | _marked(job, manifold.card))
     return Manifold.build(card, manifold.genes, manifold.tensors, manifold.vectors)
 
 
@@ -180,7 +180,7 @@ def read_ruler(recipe: Recipe, folder: Path) -> StageRuler:
     return ruler
 
 
-def _marked(job: Job) -> dict[str, object]:
+def _marked(job: Job, card: Card) -> dict[str, object]:
     """What the card of a control says first."""
     if job.control is None:
         return {}
@@ -188,4 +188,4 @@ def _marked(job: Job) -> dict[str, object]:
     limit = (
         f"This is the control {kind} (seed {job.control.seed}): something was destroyed on purpose. It is no manifold."
     )
-    return {"title": f"Control ({kind}): {job.recipe.title}", "limits": [limit, *job.recipe.limits]}
+    return {"title": f"Control ({kind}): {job.recipe.title}", "limits": [limit, *card.limits]}

@@ -105,7 +105,7 @@ def fill_card(
             n=len(genes),
             n_ensembl=sum(bool(identifier) for identifier in genes.ensembl),
             organism=recipe.organism,
-            source="symbols from the checkpoint's vocabulary, Ensembl ids from the panel's files",
+            source="names as model and files spell them, Ensembl ids from the panel's files",
             coverage_floor=recipe.coverage_floor,
         ),
         test_vectors=Tolerance(rtol=1e-3, atol=1e-3),

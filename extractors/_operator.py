@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import Control, Head, Operator, Scalar
+from ..cards._card import Head, Operator, Scalar
 from ..cards._errors import BadInputError
 from ._interface import Job
 from ._prepare import Prepared
 from .operators._attention import attention_mean
 from .operators._combine import drift, mean_operator, numerical_rank, single, top_k
-from .operators._controls import gene_permuted, spectrum_matched
+from .operators._controls import apply_control
 from .operators._distilled import distil
 from .operators._tokens import token_operators
 from .screen._score import HeadScores, score_heads
@@ -80,7 +80,7 @@ def read_operator(job: Job, prepared: Prepared, rng: np.random.Generator) -> tup
         chosen_by = "screen of the panel"
     else:
         operator = read.maps
-    operator = destroyed(operator, job.control)
+    operator = apply_control(operator, job.control)
     fields = {"kind": asked.kind, "combination": asked.combination, "heads": heads, "chosen_by": chosen_by}
     entry = Operator(
         n_blocks=len(operator),
@@ -145,15 +145,6 @@ def read_maps(job: Job, prepared: Prepared, *, per_head: bool, rng: np.random.Ge
         "pairs_seen": float((attention.support > 0).mean()),
     }
     return Read(attention.layers, record)
-
-
-def destroyed(operator: Float32, control: Control | None) -> Float32:
-    """Apply a control of the operator; those of the model were applied before it was read."""
-    if control is not None and control.kind == "spectrum-matched":
-        return spectrum_matched(operator, seed=control.seed)
-    if control is not None and control.kind == "permuted-genes":
-        return gene_permuted(operator, seed=control.seed)
-    return operator
 
 
 def _best_heads(job: Job, prepared: Prepared, maps: Float32, rng: np.random.Generator) -> tuple[Float32, list[Head]]:

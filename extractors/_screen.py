@@ -15,8 +15,9 @@ from ..manifolds._recipe import OperatorRecipe
 from ._extract import make_job
 from ._fill_card import panel_manifest
 from ._interface import Job, Progress
-from ._operator import N_SPLITS, destroyed, read_maps, score_panel
+from ._operator import N_SPLITS, read_maps, score_panel
 from ._prepare import prepare
+from .operators._controls import apply_control
 from .screen._atlas import HeadAtlas, head_rows
 
 
@@ -86,7 +87,7 @@ def _score(job: Job, n_splits: int) -> HeadAtlas:
     read = read_maps(job, prepared, per_head=True, rng=operator_rng)
     maps = read.maps
     if job.control is not None:
-        maps = destroyed(maps.reshape(-1, *maps.shape[-2:]), job.control).reshape(maps.shape)
+        maps = apply_control(maps.reshape(-1, *maps.shape[-2:]), job.control).reshape(maps.shape)
     scores = score_panel(job, prepared, maps, n_splits=n_splits, rng=operator_rng)
     return HeadAtlas(
         model=prepared.checkpoint.name,

@@ -8,10 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from small import write_small_cells
 
+from manifoldzoo.cards._card import Combination, ControlKind, OperatorKind
+from manifoldzoo.manifolds._recipe import OperatorRecipe
 from manifoldzoo.manifolds.demo import demo_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +56,34 @@ def test_commands_of_the_readme_run(tmp_path: Path) -> None:
     assert (tmp_path / "placed.h5ad").exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/gates.md"])
+def test_commands_of_the_page_on_operators_run(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    code = [block for language, block in BLOCK.findall(page) if language == "sh"]
+    commands = [line for block in code for line in block.splitlines() if line.startswith("manifoldzoo ")]
+    assert len(commands) == 2
+    write_small_cells(tmp_path / "cells.h5ad")
+    for command in commands:
+        arguments = [sys.executable, "-m", "manifoldzoo", *command.split()[1:]]
+        run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert run.returncode == 0, f"{command}: {run.stderr}"
+    assert (tmp_path / "untrained" / "card.json").exists()
+    assert {path.name for path in (tmp_path / "atlas").iterdir()} == {"heads.tsv", "heads.json", "heads.png"}
+
+
+def test_recipes_of_the_page_on_operators_are_recipes() -> None:
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    (block,) = [code for language, code in BLOCK.findall(page) if language == "toml"]
+    assert OperatorRecipe.model_validate(tomllib.loads(block)["operator"]).combination == "drift"
+    kinds = re.findall(r"^\| `(\w+)` \| ", page.split("| combination |")[0], re.M)
+    assert kinds == list(get_args(OperatorKind))
+    for choices in (Combination, ControlKind):
+        assert all(f"| `{choice}` |" in page for choice in get_args(choices))
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("gates", "models", "operators", "plugins"))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/plugin/README.md"])
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8")):
