@@ -1,22 +1,20 @@
-"""Reading the files of a checkpoint folder without running anything they hold."""
+"""Reading the small files of a checkpoint folder, and naming what was read."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from torch import Tensor
 
 from ...cards._errors import CheckpointError
+from ._recognise import looks_like
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_JSON = 1 << 26
+_README_HEADER = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def find_file(folder: Path, *names: str) -> Path:
     Raises
     ------
     CheckpointError
-        If none is there; says what was looked for and what the folder holds.
+        If none is there; says what was looked for, what the folder holds and what it looks like.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder.", "Pass the folder that holds the checkpoint's files.")
@@ -49,21 +47,61 @@ def find_file(folder: Path, *names: str) -> Path:
             return folder / name
     found = sorted(path.name for path in folder.iterdir())
     shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    hint = "Pass the folder of one checkpoint of the scGPT layout: args.json, vocab.json and the weights."
-    if "config.json" in found:
-        hint = "A config.json suggests another family of models, which this reader does not read."
-    raise CheckpointError(f"{folder} has no {' or '.join(names)}; it holds {shown or 'nothing'}.", hint)
+    raise CheckpointError(
+        f"{folder} has no {' or '.join(names)}; it holds {shown or 'nothing'}.", _other_family(folder, found)
+    )
+
+
+def _other_family(folder: Path, found: list[str]) -> str:
+    """Say what a folder without the files of the scGPT layout looks like."""
+    if "config.json" not in found:
+        return "Pass the folder of one checkpoint of the scGPT layout: args.json, vocab.json and the weights."
+    kind = looks_like(folder)
+    if kind in ("geneformer", "cell2sentence"):
+        return f"Its config.json is that of a {kind} checkpoint, another family of models."
+    if kind not in (None, "scgpt"):
+        return f"Its config.json states model_type {kind!r}, another family of models."
+    return "A config.json suggests another family of models, which this reader does not read."
+
+
+def find_weights(folder: Path) -> Path:
+    """Return ``model.safetensors``, else ``best_model.pt``, else the only ``*.pt`` that ``folder`` holds.
+
+    Raises
+    ------
+    CheckpointError
+        If none is there, or several of other names.
+    """
+    names = ("model.safetensors", "best_model.pt")
+    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+        others = sorted(path.name for path in folder.glob("*.pt") if path.is_file())
+        if len(others) == 1:
+            return folder / others[0]
+        if others:
+            raise CheckpointError(
+                f"{folder} has no {' or '.join(names)} but {', '.join(others[:8])}.",
+                "Rename the file to read to best_model.pt.",
+            )
+    return find_file(folder, *names)
 
 
 def read_content(path: Path) -> tuple[bytes, CheckpointFile]:
-    """Read a file once, so that what is hashed is what is parsed."""
+    """Read a small file once, so that what is hashed is what is parsed."""
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= _LARGEST_JSON else b""
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if content.startswith(_LFS_POINTER):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder.")
+    if size > _LARGEST_JSON:
+        raise CheckpointError(f"{path} has {size} bytes, more than the {_LARGEST_JSON} of settings or tokens.")
+    refuse_pointer(path, content)
     return content, CheckpointFile(path.name, len(content), hashlib.sha256(content).hexdigest())
+
+
+def refuse_pointer(path: Path, start: bytes) -> None:
+    """Refuse what Git leaves in the place of a large file that was not fetched."""
+    if start.startswith(LFS_POINTER):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder.")
 
 
 def parse_object(path: Path, content: bytes) -> dict[str, object]:
@@ -83,65 +121,17 @@ def parse_object(path: Path, content: bytes) -> dict[str, object]:
     return value
 
 
-def parse_weights(path: Path, content: bytes) -> dict[str, Tensor]:
-    """Parse named tensors from safetensors, or from a PyTorch file restricted to tensors.
-
-    Raises
-    ------
-    CheckpointError
-        If the content is damaged, holds anything but named dense tensors, or asks for code to be run.
-    """
-    weights: object
-    try:
-        if path.suffix == ".safetensors":
-            weights = load_safetensors(content)
-        else:
-            weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.", "Download it again.") from error
-    # Damaged bytes make the restricted unpickler fail with nearly any built-in exception.
-    except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as tensors alone: {reason}",
-            "Download it again; a file that needs more than tensors is refused because it could run code.",
-        ) from error
-    if not isinstance(weights, dict) or not all(
-        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in weights.items()
-    ):
-        raise CheckpointError(f"{path} must hold named tensors only, the state_dict of a model.")
-    for key, tensor in weights.items():
-        # A tensor with zero strides would claim any amount of memory from a tiny file.
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() * tensor.element_size() > len(content):
-            raise CheckpointError(f"{path}: {key} of shape {tuple(tensor.shape)} is no dense tensor held in the file.")
-    return weights
-
-
-def as_float32(path: Path, key: str, tensor: Tensor) -> Tensor:
-    """Bring one tensor to contiguous float32.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not of a floating type or holds NaN or infinite values.
-    """
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{path}: {key} is {tensor.dtype}, expected floating-point weights.")
-    upcast = tensor.detach().to(torch.float32).contiguous()
-    n_bad = int((~upcast.isfinite()).sum())
-    if n_bad:
-        raise CheckpointError(f"{path}: {key} holds {n_bad} values that are NaN or infinite.", "Download it again.")
-    return upcast
-
-
 def stated_licence(readme: Path) -> str:
     """Take ``license`` from the YAML header that model cards begin with; ``"not stated"`` where there is none."""
-    if not readme.is_file():
+    try:
+        with readme.open(encoding="utf-8", errors="replace") as stream:
+            text = stream.read(_README_HEADER)
+    except OSError:
         return "not stated"
-    opening, _, rest = readme.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    opening, _, rest = text.partition("---\n")
     try:
         metadata = None if opening else yaml.safe_load(rest.partition("\n---")[0])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return "not stated"
     licence = metadata.get("license") if isinstance(metadata, dict) else None
     return licence if isinstance(licence, str) else "not stated"

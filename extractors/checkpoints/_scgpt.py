@@ -1,12 +1,13 @@
-"""Reading checkpoints in scGPT's layout: args.json, vocab.json and a state_dict."""
+"""Checkpoints of the scGPT family: args.json, vocab.json and a state_dict."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,47 +15,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...cards._errors import BadInputError, CheckpointError
+from ...cards._errors import BadInputError, CheckpointError, GeneError
 from ._files import (
     CheckpointFile,
-    as_float32,
     digest_files,
     find_file,
+    find_weights,
     parse_object,
-    parse_weights,
     read_content,
     stated_licence,
 )
+from ._interface import HeadWeights, InputScale
 from ._scgpt_model import ScGPTModel
+from ._scgpt_settings import CLS, ScGPTSettings, parse_settings, parse_vocabulary
+from ._scgpt_values import input_values
+from ._scgpt_weights import load_network, name_weights
+from ._tensor_file import TensorFile
 
-_HEADS_NOT_READ = ("mvc_decoder.", "cls_decoder.", "flag_encoder.", "grad_reverse_discriminator.")
-_LAYER = re.compile(r"^transformer_encoder\.layers\.(\d+)\.")
 _SPECIAL = re.compile(r"^<.*>$")
-
-
-@dataclass(frozen=True)
-class ScGPTSettings:
-    """What ``args.json`` says of the architecture.
-
-    Attributes
-    ----------
-    n_layers, n_heads, d_model, d_hid
-        ``nlayers``, ``nheads``, ``embsize`` and ``d_hid``.
-    max_seq_len
-        Longest sequence, ``<cls>`` included.
-    pre_norm
-        Whether layers normalise before attention; scGPT's default is after.
-    pad_token
-        Name of the padding token.
-    """
-
-    n_layers: int
-    n_heads: int
-    d_model: int
-    d_hid: int
-    max_seq_len: int
-    pre_norm: bool
-    pad_token: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +50,9 @@ class ScGPTCheckpoint:
     files
         The three files read.
     settings
-        Architecture.
+        Architecture and input.
     genes
-        Vocabulary without special tokens, in the order of their ids.
+        Vocabulary without special tokens, in the order of their ids, or the genes that were chosen of it.
     token_ids
         Token id of each gene, ``(n_genes,)`` int64.
     cls_id, pad_id
@@ -83,9 +61,15 @@ class ScGPTCheckpoint:
         Constant added to the prediction of each gene, ``(n_genes,)`` float32; ``None`` where the folder has
         no ``gene_offset.safetensors``.
     ignored_keys
-        Weights in the file that attention does not need.
+        Weights in the file that neither hidden states nor predictions need.
     model
         The network, in evaluation mode and without gradients.
+    full
+        The same with all genes, where ``with_genes`` chose some.
+
+    Notes
+    -----
+    A cell is read as ``<cls>`` followed by its genes. There are no positions: the order of genes changes nothing.
     """
 
     name: str
@@ -100,6 +84,12 @@ class ScGPTCheckpoint:
     offset: NDArray[np.float32] | None
     ignored_keys: tuple[str, ...]
     model: ScGPTModel
+    full: ScGPTCheckpoint | None = None
+
+    @property
+    def family(self) -> str:
+        """``"scgpt"``, for scFormer's models as well."""
+        return "scgpt"
 
     @property
     def n_layers(self) -> int:
@@ -121,7 +111,43 @@ class ScGPTCheckpoint:
         """Most genes read of one cell: the longest sequence less ``<cls>``."""
         return self.settings.max_seq_len - 1
 
-    def attention(self, genes: NDArray[np.int64], values: NDArray[np.float32]) -> Iterator[Tensor]:
+    @property
+    def scale(self) -> InputScale:
+        """``"counts"`` for models of raw counts; others make what they read of ``log1p`` values."""
+        return "counts" if self.settings.input_style == "counts" else "log1p"
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        """Index of each gene."""
+        return {gene: index for index, gene in enumerate(self.genes)}
+
+    def knows(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which genes have a token, ``(n_names,)``; special tokens are no genes."""
+        known = (self.full or self)._positions
+        return np.array([name in known for name in names], dtype=np.bool_)
+
+    def with_genes(self, names: Sequence[str]) -> ScGPTCheckpoint:
+        """Return the same model with ``genes`` set to ``names``, in their order; the digest stays.
+
+        Raises
+        ------
+        GeneError
+            If a name has no token or stands twice.
+        """
+        full = self.full or self
+        unknown = [name for name in names if name not in full._positions]
+        if unknown:
+            raise GeneError(f"{self.name} has no token for {len(unknown)} of {len(names)} genes: {unknown[0]!r}, ...")
+        if len(set(names)) != len(names):
+            twice = next(name for index, name in enumerate(names) if name in names[:index])
+            raise GeneError(f"{twice!r} stands twice among the genes.")
+        index = np.array([full._positions[name] for name in names], dtype=np.int64)
+        offset = None if full.offset is None else full.offset[index]
+        return replace(self, genes=tuple(names), token_ids=full.token_ids[index], offset=offset, full=full)
+
+    def attention(
+        self, genes: NDArray[np.int64], values: NDArray[np.float32], *, weighted: bool = False
+    ) -> Iterator[Tensor]:
         """Yield post-softmax attention between the genes of each cell, one layer at a time.
 
         Parameters
@@ -129,37 +155,128 @@ class ScGPTCheckpoint:
         genes
             Indices into ``self.genes``, ``(n_cells, n_tokens)``, ``PADDING`` at the end of shorter cells.
         values
-            ``log1p`` of counts scaled to 10,000 per cell, ``(n_cells, n_tokens)``.
+            Expression on the scale ``scale``, ``(n_cells, n_tokens)``.
+        weighted
+            Multiply the attention to each gene by the length of what the head would add for it,
+            ``||output_h (value_h x_j + b_v)||`` (Kobayashi et al. 2020, doi:10.18653/v1/2020.emnlp-main.574).
 
         Yields
         ------
         Tensor
-            ``(n_cells, n_heads, n_tokens, n_tokens)`` float32, row = query, column = key. ``<cls>`` stands
-            first in the sequence with value 0, takes part in the softmax and is left out of the result,
+            ``(n_cells, n_heads, n_tokens, n_tokens)`` float32, row = query, column = key, the caller's to keep or
+            change. ``<cls>`` stands first in the sequence, takes part in the softmax and is left out of the result,
             so rows sum to less than one.
 
         Raises
         ------
         BadInputError
-            If the shapes differ or a cell has more than ``max_genes`` genes.
+            If the shapes differ, a cell has more than ``max_genes`` genes, or an index is out of range.
         """
+        ids, inputs, mask = self._sequence(genes, values)
+        hidden = self.model.embed(ids, inputs)
+        layers = self.model.layers
+        for index, layer in enumerate(layers):
+            attention, value = layer.attend(hidden, mask)
+            if index + 1 < len(layers):
+                hidden = layer.finish(hidden, layer.self_attn.mix(attention, value))
+            between_genes = attention[:, :, 1:, 1:]
+            if weighted:
+                between_genes *= layer.self_attn.lengths(value)[:, :, None, 1:]
+            del attention
+            yield between_genes
+
+    def pooled(self, genes: NDArray[np.int64], values: NDArray[np.float32]) -> Tensor:
+        """Return the last hidden state averaged over the genes of each cell, ``(n_cells, d_model)`` float32.
+
+        Parameters are those of ``attention``; ``<cls>`` is left out of the average.
+        """
+        ids, inputs, mask = self._sequence(genes, values)
+        hidden = self.model.hidden(ids, inputs, mask)[:, 1:]
+        if mask is None:
+            return hidden.mean(dim=1)
+        kept = (~mask[:, 1:]).to(hidden.dtype)
+        # Where everything is padding there is nothing to average; what stands at padding may be anything.
+        total = hidden.masked_fill(mask[:, 1:, None], 0.0).sum(dim=1)
+        return total / kept.sum(dim=1, keepdim=True).clamp(min=1)
+
+    def predict(
+        self, genes: NDArray[np.int64], values: NDArray[np.float32], *, masked: NDArray[np.bool_] | None = None
+    ) -> Tensor:
+        """Predict the value of every gene of each cell, ``(n_cells, n_tokens)`` float32.
+
+        Parameters
+        ----------
+        genes, values
+            As for ``attention``. The values under ``masked`` are hidden from the model, except that a model of binned
+            values takes the bins from all of them, as in its training.
+        masked
+            Positions to predict from the others, ``(n_cells, n_tokens)``; none by default, and then the model
+            reproduces what it was shown.
+
+        Returns
+        -------
+        Tensor
+            On the scale that the model was trained on: ``log1p``, scaled counts, bins or counts; ``offset`` is added
+            where there is one. What stands at padded positions means nothing.
+
+        Raises
+        ------
+        BadInputError
+            As for ``attention``, and if ``masked`` has another shape.
+        CheckpointError
+            If the decoder reads more than the hidden state, such as the batch of a cell.
+        """
+        if self.model.decoder is None:
+            raise CheckpointError(
+                f"{self.name} predicts from the batch or modality as well, which are not known here.",
+                "Attention and hidden states can be read.",
+            )
+        if masked is not None and masked.shape != values.shape:
+            raise BadInputError(f"Masked positions {masked.shape} and values {values.shape} must have one shape.")
+        predicted = self.model.decode(self.model.hidden(*self._sequence(genes, values, masked)))[:, 1:]
+        return predicted if self.offset is None else predicted + torch.from_numpy(self.offset[genes])
+
+    def _sequence(
+        self, genes: NDArray[np.int64], values: NDArray[np.float32], masked: NDArray[np.bool_] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Token ids, inputs and padding of each cell, ``<cls>`` first, ``(n_cells, n_tokens + 1)``."""
         if genes.ndim != 2 or genes.shape != values.shape or genes.shape[1] > self.max_genes:
             raise BadInputError(
                 f"Genes {genes.shape} and values {values.shape} must have the same two dimensions, "
                 f"at most {self.max_genes} genes per cell."
             )
+        if genes.size and genes.max() >= len(self.genes):
+            raise BadInputError(f"Gene index {genes.max()} is out of range, expected at most {len(self.genes) - 1}.")
         padded = genes < 0
+        read = input_values(np.where(padded, np.float32(0), values), self.settings.input_style, self.settings.n_bins)
+        if masked is not None:
+            read = np.where(masked & ~padded, np.float32(self.settings.mask_value), read)
         ids = np.full((len(genes), genes.shape[1] + 1), self.cls_id, dtype=np.int64)
         ids[:, 1:] = np.where(padded, self.pad_id, self.token_ids[genes])
-        inputs = np.zeros(ids.shape, dtype=np.float32)
-        inputs[:, 1:] = np.where(padded, 0.0, values)
-        mask = None
-        if padded.any():
-            mask = torch.from_numpy(np.pad(padded, ((0, 0), (1, 0))))
-        hidden = self.model.embed(torch.from_numpy(ids), torch.from_numpy(inputs))
-        for layer in self.model.transformer_encoder.layers:
-            hidden, attention = layer(hidden, mask)
-            yield attention[:, :, 1:, 1:]
+        inputs = np.full(ids.shape, self.settings.cls_value, dtype=np.float32)
+        inputs[:, 1:] = read
+        mask = torch.from_numpy(np.pad(padded, ((0, 0), (1, 0)))) if padded.any() else None
+        return torch.from_numpy(ids), torch.from_numpy(inputs), mask
+
+    def embedding(self) -> Tensor:
+        """Return the vector of each gene before any context or value, ``(n_genes, d_model)`` float32, normalised."""
+        embedded: Tensor = self.model.encoder(torch.from_numpy(self.token_ids))
+        return embedded
+
+    def heads(self, layer: int) -> HeadWeights:
+        """Return the projections of a layer's heads.
+
+        Raises
+        ------
+        BadInputError
+            If there is no such layer.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise BadInputError(f"Layer {layer} is out of range, expected 0 to {self.n_layers - 1}.")
+        attention = self.model.layers[layer].self_attn
+        query, key, value = attention.in_proj_weight.view(3, self.n_heads, -1, self.d_model)
+        output = attention.out_proj.weight.view(self.d_model, self.n_heads, -1).transpose(0, 1)
+        return HeadWeights(query=query, key=key, value=value, output=output)
 
     def random_initialisation(self, seed: int) -> ScGPTCheckpoint:
         """Build the same architecture and vocabulary with the weights that training with ``seed`` starts from.
@@ -168,208 +285,103 @@ class ScGPTCheckpoint:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _build(self.settings, self.model.encoder.embedding.num_embeddings, self.pad_id)
-        origin = json.dumps({"architecture_of": self.digest, "seed": seed}, sort_keys=True, separators=(",", ":"))
+            model = self.settings.build(self.model.encoder.embedding.num_embeddings, self.pad_id)
+        return self._control(f"{self.name}-random-{seed}", "architecture_of", seed, model, keep_offset=False)
+
+    def shuffled_weights(self, seed: int) -> ScGPTCheckpoint:
+        """Permute the entries within each weight matrix, leaving biases, norms and ``offset``.
+
+        The query, key and value blocks of an attention projection are matrices of their own.
+        """
+        rng = np.random.default_rng(seed)
+        shuffled = {}
+        for key, tensor in self.model.state_dict().items():
+            if tensor.ndim < 2:
+                shuffled[key] = tensor
+                continue
+            entries = tensor.numpy().copy()
+            for block in np.split(entries, 3) if key.endswith("in_proj_weight") else [entries]:
+                rng.shuffle(block.reshape(-1))
+            shuffled[key] = torch.from_numpy(entries)
+        with torch.device("meta"):
+            model = self.settings.build(self.model.encoder.embedding.num_embeddings, self.pad_id)
+        model.load_state_dict(shuffled, assign=True)
+        model.requires_grad_(requires_grad=False)
+        return self._control(f"{self.name}-shuffled-{seed}", "shuffled_weights_of", seed, model, keep_offset=True)
+
+    def _control(self, name: str, what: str, seed: int, model: ScGPTModel, *, keep_offset: bool) -> ScGPTCheckpoint:
+        """Put another network in the place of this one, under a digest that says how it was made."""
+        origin = json.dumps({what: self.digest, "seed": seed}, sort_keys=True, separators=(",", ":"))
         return replace(
             self,
-            name=f"{self.name}-random-{seed}",
+            name=name,
             digest=hashlib.sha256(origin.encode()).hexdigest(),
             files=(),
-            offset=None,
+            offset=self.offset if keep_offset else None,
             ignored_keys=(),
-            model=_frozen(model),
+            model=model,
+            full=None if self.full is None else self.full._control(name, what, seed, model, keep_offset=keep_offset),
         )
 
 
 def read_scgpt(folder: str | Path) -> ScGPTCheckpoint:
-    """Read a checkpoint folder in scGPT's layout.
+    """Read a checkpoint folder in scGPT's layout, or in that of its predecessor scFormer.
 
     Parameters
     ----------
     folder
-        Holds ``args.json``, ``vocab.json``, the weights as ``model.safetensors`` or else ``best_model.pt``,
-        and perhaps ``gene_offset.safetensors`` and a ``README.md`` whose metadata state the licence.
+        Holds ``args.json``, ``vocab.json``, the weights as ``model.safetensors``, else ``best_model.pt``, else a
+        single ``*.pt``, and perhaps ``gene_offset.safetensors`` and a ``README.md`` whose metadata state the licence.
 
     Returns
     -------
     ScGPTCheckpoint
-        Half-precision weights are brought to float32; flash-attention's ``Wqkv`` is read as ``in_proj``.
+        Half-precision weights are brought to float32; flash-attention's ``Wqkv`` is read as ``in_proj``. Reading takes
+        little more memory than the weights in float32.
 
     Raises
     ------
     CheckpointError
-        If a file is missing or damaged, asks for code to be run, or contradicts another; if the weights are
-        not finite; if the model reads anything but ``log1p`` values.
+        If a file is missing, damaged or changes meanwhile, asks for code to be run, or contradicts another; if the
+        weights are not finite; if the model computes hidden states in a way that this reader does not.
     """
     folder = Path(folder)
-    args_path = find_file(folder, "args.json")
-    vocab_path = find_file(folder, "vocab.json")
-    weights_path = find_file(folder, "model.safetensors", "best_model.pt")
+    args_path, vocab_path = find_file(folder, "args.json"), find_file(folder, "vocab.json")
+    weights_path = find_weights(folder)
     args_content, args_file = read_content(args_path)
-    settings = _parse_settings(args_path, parse_object(args_path, args_content))
+    args = parse_object(args_path, args_content)
     vocab_content, vocab_file = read_content(vocab_path)
-    ids = _parse_vocabulary(vocab_path, parse_object(vocab_path, vocab_content), settings.pad_token)
-    weights_content, weights_file = read_content(weights_path)
-    weights = _rename(weights_path, parse_weights(weights_path, weights_content))
-    ignored = tuple(sorted(key for key in weights if key.startswith(_HEADS_NOT_READ)))
-    used = {key: tensor for key, tensor in weights.items() if key not in ignored}
-    _check_sizes(weights_path, used, settings, len(ids))
-    with torch.device("meta"):
-        model = _build(settings, len(ids), ids[settings.pad_token])
-    _check_keys(weights_path, used, model)
-    model.load_state_dict({key: as_float32(weights_path, key, used[key]) for key in used}, assign=True)
-    genes = tuple(sorted((gene for gene in ids if not _SPECIAL.match(gene)), key=ids.__getitem__))
-    files = (args_file, vocab_file, weights_file)
+    with TensorFile(weights_path) as file:
+        weights = name_weights(file)
+        settings = parse_settings(args_path, args, weights.decoder)
+        ids = parse_vocabulary(vocab_path, parse_object(vocab_path, vocab_content), settings.pad_token)
+        pad_id = ids[settings.pad_token]
+        model, settings, ignored = load_network(file, weights, settings, len(ids), pad_id)
+        files = (args_file, vocab_file, file.identity())
+    special = {settings.pad_token, CLS}
+    genes = sorted((token for token in ids if token not in special and not _SPECIAL.match(token)), key=ids.__getitem__)
     return ScGPTCheckpoint(
         name=folder.resolve().name,
         licence=stated_licence(folder / "README.md"),
         digest=digest_files(files),
         files=files,
         settings=settings,
-        genes=genes,
+        genes=tuple(genes),
         token_ids=np.array([ids[gene] for gene in genes], dtype=np.int64),
-        cls_id=ids["<cls>"],
-        pad_id=ids[settings.pad_token],
+        cls_id=ids[CLS],
+        pad_id=pad_id,
         offset=_read_offset(folder / "gene_offset.safetensors", len(genes)),
         ignored_keys=ignored,
-        model=_frozen(model),
+        model=model,
     )
-
-
-def _parse_settings(path: Path, args: dict[str, object]) -> ScGPTSettings:
-    """Take the architecture from ``args.json``."""
-    if args.get("input_style") != "log1p":
-        raise CheckpointError(
-            f"{path} states input_style {args.get('input_style')!r}; only 'log1p' is supported.",
-            "Models that read binned or raw counts need a reader of their own.",
-        )
-    if args.get("input_emb_style", "continuous") != "continuous":
-        raise CheckpointError(f"{path} states input_emb_style {args['input_emb_style']!r}, expected 'continuous'.")
-    pre_norm, pad_token = args.get("pre_norm", False), args.get("pad_token", "<pad>")
-    if not isinstance(pre_norm, bool):
-        raise CheckpointError(f"{path} states pre_norm {pre_norm!r}, expected true or false.")
-    if not isinstance(pad_token, str):
-        raise CheckpointError(f"{path} states pad_token {pad_token!r}, expected the name of a token.")
-    settings = ScGPTSettings(
-        n_layers=_count(path, args, "nlayers"),
-        n_heads=_count(path, args, "nheads"),
-        d_model=_count(path, args, "embsize"),
-        d_hid=_count(path, args, "d_hid"),
-        max_seq_len=_count(path, args, "max_seq_len", minimum=2),
-        pre_norm=pre_norm,
-        pad_token=pad_token,
-    )
-    if settings.d_model % settings.n_heads:
-        raise CheckpointError(f"{path}: embsize {settings.d_model} is not a multiple of nheads {settings.n_heads}.")
-    return settings
-
-
-def _count(path: Path, args: dict[str, object], key: str, minimum: int = 1) -> int:
-    """Take a whole number from ``args.json``."""
-    value = args.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise CheckpointError(f"{path} states {key} {value!r}, expected a whole number of at least {minimum}.")
-    return value
-
-
-def _parse_vocabulary(path: Path, vocabulary: dict[str, object], pad_token: str) -> dict[str, int]:
-    """Check that ``vocab.json`` numbers its tokens 0 to n - 1 and has the special ones."""
-    ids = {
-        token: index for token, index in vocabulary.items() if isinstance(index, int) and not isinstance(index, bool)
-    }
-    if len(ids) != len(vocabulary) or sorted(ids.values()) != list(range(len(vocabulary))):
-        raise CheckpointError(
-            f"{path} must number its {len(vocabulary)} tokens from 0 to {len(vocabulary) - 1}, each once."
-        )
-    missing = [token for token in (pad_token, "<cls>") if token not in ids]
-    if missing:
-        raise CheckpointError(f"{path} has no token {missing[0]}.")
-    return ids
-
-
-def _rename(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give flash-attention's packed projection the name it has in PyTorch; both stack query, key and value."""
-    renamed = {key.replace(".self_attn.Wqkv.", ".self_attn.in_proj_"): tensor for key, tensor in weights.items()}
-    if len(renamed) != len(weights):
-        raise CheckpointError(f"{path} holds the attention projection twice, as Wqkv and as in_proj.")
-    return renamed
-
-
-def _check_sizes(path: Path, weights: dict[str, Tensor], settings: ScGPTSettings, n_tokens: int) -> None:
-    """Compare the weights with vocabulary and settings before a model of the stated size is built."""
-    embedding = weights.get("encoder.embedding.weight")
-    if embedding is None or embedding.ndim != 2:
-        raise CheckpointError(
-            f"{path} has no gene embedding (encoder.embedding.weight) among its {len(weights)} weights.",
-            "Check that the weights belong to a model of the scGPT layout.",
-        )
-    if len(embedding) != n_tokens:
-        raise CheckpointError(f"{path} embeds {len(embedding)} tokens but vocab.json names {n_tokens}.")
-    if embedding.shape[1] != settings.d_model:
-        raise CheckpointError(f"{path} has width {embedding.shape[1]} but args.json states embsize {settings.d_model}.")
-    layers = {int(found[1]) for key in weights if (found := _LAYER.match(key))}
-    highest = max(layers, default=-1)
-    if not len(layers) == highest + 1 == settings.n_layers:
-        raise CheckpointError(
-            f"{path} holds {len(layers)} layers (highest index {highest}) "
-            f"but args.json states nlayers {settings.n_layers}."
-        )
-    key = "transformer_encoder.layers.0.linear1.weight"
-    if key not in weights:
-        raise CheckpointError(f"{path} lacks {key}.")
-    shape, expected = tuple(weights[key].shape), (settings.d_hid, settings.d_model)
-    if shape != expected:
-        raise CheckpointError(
-            f"{path}: {key} has shape {shape}, expected {expected} after d_hid {settings.d_hid} of args.json."
-        )
-
-
-def _check_keys(path: Path, weights: dict[str, Tensor], model: ScGPTModel) -> None:
-    """Compare names and shapes with those of the architecture."""
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing:
-        raise CheckpointError(f"{path} lacks {len(missing)} weights: {_few(missing)}.")
-    if unknown:
-        raise CheckpointError(
-            f"{path} holds {len(unknown)} weights that this reader does not know: {_few(unknown)}.",
-            "They may change what the model computes, so they are not skipped.",
-        )
-    for key, shape in expected.items():
-        if tuple(weights[key].shape) != shape:
-            raise CheckpointError(f"{path}: {key} has shape {tuple(weights[key].shape)}, expected {shape}.")
-
-
-def _few(names: list[str]) -> str:
-    """First three names of a list."""
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-
-
-def _build(settings: ScGPTSettings, n_tokens: int, pad_id: int) -> ScGPTModel:
-    """Build the network that the settings describe."""
-    return ScGPTModel(
-        n_tokens=n_tokens,
-        pad_id=pad_id,
-        d_model=settings.d_model,
-        n_heads=settings.n_heads,
-        n_layers=settings.n_layers,
-        d_hid=settings.d_hid,
-        pre_norm=settings.pre_norm,
-    )
-
-
-def _frozen(model: ScGPTModel) -> ScGPTModel:
-    """Put a model in evaluation mode, without gradients."""
-    return model.eval().requires_grad_(requires_grad=False)
 
 
 def _read_offset(path: Path, n_genes: int) -> NDArray[np.float32] | None:
     """Read the per-gene constant of the prediction, where there is one."""
     if not path.is_file():
         return None
-    tensors = parse_weights(path, read_content(path)[0])
-    offset = tensors.get("offset")
-    if offset is None or tuple(offset.shape) != (n_genes,):
-        raise CheckpointError(f"{path} must hold one tensor named offset with {n_genes} values, one per gene.")
-    values: NDArray[np.float32] = as_float32(path, "offset", offset).numpy()
+    with TensorFile(path) as file:
+        if "offset" not in file.tensors or file.tensors["offset"].shape != (n_genes,):
+            raise CheckpointError(f"{path} must hold one tensor named offset with {n_genes} values, one per gene.")
+        values: NDArray[np.float32] = file.read("offset").numpy()
     return values

@@ -1,12 +1,28 @@
-"""The scGPT encoder in PyTorch, with scGPT's own parameter names."""
+"""The encoder of the scGPT family in PyTorch, with scGPT's own parameter names."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+ValueStyle = Literal["continuous", "category", "scaling"]
+"""How a value joins its gene: added after a small network, added from a table, or as a factor."""
+
+DecoderKind = Literal["mlp", "linear", "none"]
+"""What predicts a value from a hidden state: scGPT's three layers, scFormer's one, or nothing that can be read."""
+
+
+class Table(nn.Embedding):
+    """``nn.Embedding`` that is built without its weights faster and in less memory."""
+
+    def reset_parameters(self) -> None:
+        # Drawing on the meta device draws nothing, but imports a package for symbolic algebra (75 MB).
+        if not self.weight.is_meta:
+            super().reset_parameters()
 
 
 class GeneEncoder(nn.Module):
@@ -14,7 +30,7 @@ class GeneEncoder(nn.Module):
 
     def __init__(self, n_tokens: int, d_model: int, pad_id: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(n_tokens, d_model, padding_idx=pad_id)
+        self.embedding = Table(n_tokens, d_model, padding_idx=pad_id)
         self.enc_norm = nn.LayerNorm(d_model)
 
     def forward(self, token_ids: Tensor) -> Tensor:
@@ -38,6 +54,39 @@ class ContinuousValueEncoder(nn.Module):
         return encoded
 
 
+class CategoryValueEncoder(nn.Module):
+    """Table of one vector per bin, followed by layer normalisation."""
+
+    def __init__(self, n_categories: int, d_model: int) -> None:
+        super().__init__()
+        self.embedding = Table(n_categories, d_model)
+        self.enc_norm = nn.LayerNorm(d_model)
+
+    def forward(self, values: Tensor) -> Tensor:
+        encoded: Tensor = self.enc_norm(self.embedding(values.long()))
+        return encoded
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation of the embeddings as it acts in evaluation, by the running statistics."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.register_buffer("running_mean", torch.zeros(d_model))
+        self.register_buffer("running_var", torch.ones(d_model))
+        self.eps = 6.1e-5  # scGPT's
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.running_mean) * (self.weight / (self.running_var + self.eps).sqrt()) + self.bias
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention holding the parameters of ``nn.MultiheadAttention``.
 
@@ -56,21 +105,63 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the output ``(batch, tokens, d)`` and probabilities ``(batch, heads, tokens, tokens)``."""
+        attention, value = self.attend(x, key_padding_mask)
+        return self.mix(attention, value), attention
+
+    def attend(self, x: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return probabilities and values ``(batch, heads, tokens, d_head)``."""
+        query, key, value = self._project(x)
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+        if key_padding_mask is not None:
+            scores.masked_fill_(key_padding_mask[:, None, None, :], float("-inf"))
+        if scores.requires_grad or scores.dtype != torch.float32:
+            return scores.softmax(dim=-1), value
+        # In place: a second tensor of this size costs more than the softmax itself.
+        return torch.softmax(scores, dim=-1, out=scores), value
+
+    def mix(self, attention: Tensor, value: Tensor) -> Tensor:
+        """Return what the heads add together, ``(batch, tokens, d)``."""
+        return self._merge(attention.to(value.dtype) @ value)
+
+    def fused(self, x: Tensor, key_padding_mask: Tensor | None) -> Tensor:
+        """Return the output alone, without ever holding the probabilities."""
+        kept = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        return self._merge(F.scaled_dot_product_attention(*self._project(x), attn_mask=kept))
+
+    def lengths(self, value: Tensor) -> Tensor:
+        """Return the length of what each head adds for each token, ``(batch, heads, tokens)``.
+
+        The triangular factor of a head's output projection keeps lengths and is far smaller than the projection.
+        """
+        output = self.out_proj.weight.view(value.shape[1] * value.shape[3], self.n_heads, value.shape[3])
+        triangular = torch.linalg.qr(output.transpose(0, 1), mode="r").R
+        lengths: Tensor = torch.linalg.vector_norm(value @ triangular.transpose(1, 2), dim=-1)
+        return lengths
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each ``(batch, heads, tokens, d_head)``."""
         n_batch, n_tokens, d_model = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(n_batch, n_tokens, 3, self.n_heads, d_model // self.n_heads).permute(2, 0, 3, 1, 4)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(d_model // self.n_heads)
-        if key_padding_mask is not None:
-            scores = scores.masked_fill(key_padding_mask[:, None, None, :], float("-inf"))
-        attention = scores.softmax(dim=-1)
-        mixed = (attention.to(v.dtype) @ v).transpose(1, 2).reshape(n_batch, n_tokens, d_model)
-        return self.out_proj(mixed), attention
+        parts = qkv.view(n_batch, n_tokens, 3, self.n_heads, d_model // self.n_heads).permute(2, 0, 3, 1, 4)
+        return parts[0], parts[1], parts[2]
+
+    def _merge(self, mixed: Tensor) -> Tensor:
+        """Put the heads side by side and project them."""
+        n_batch, n_heads, n_tokens, d_head = mixed.shape
+        merged: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(n_batch, n_tokens, n_heads * d_head))
+        return merged
 
 
 class EncoderLayer(nn.Module):
-    """A transformer encoder layer with the parameter names of ``nn.TransformerEncoderLayer``."""
+    """A transformer encoder layer with the parameter names of ``nn.TransformerEncoderLayer``.
 
-    def __init__(self, d_model: int, n_heads: int, d_hid: int, dropout: float, *, pre_norm: bool) -> None:
+    ``flash`` is about layers that normalise first: scGPT's own layer for flash attention goes on from the normalised
+    input, where PyTorch's adds to the input itself.
+    """
+
+    def __init__(
+        self, d_model: int, n_heads: int, d_hid: int, dropout: float, *, pre_norm: bool, flash: bool = False
+    ) -> None:
         super().__init__()
         self.self_attn = SelfAttention(d_model, n_heads)
         self.linear1 = nn.Linear(d_model, d_hid)
@@ -79,15 +170,28 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
         self.pre_norm = pre_norm
+        self.flash = flash
 
     def forward(self, x: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.pre_norm:
-            mixed, attention = self.self_attn(self.norm1(x), key_padding_mask)
-            x = x + self.dropout(mixed)
-            return x + self.dropout(self._feed_forward(self.norm2(x))), attention
-        mixed, attention = self.self_attn(x, key_padding_mask)
-        x = self.norm1(x + self.dropout(mixed))
-        return self.norm2(x + self.dropout(self._feed_forward(x))), attention
+        attention, value = self.attend(x, key_padding_mask)
+        return self.finish(x, self.self_attn.mix(attention, value)), attention
+
+    def attend(self, x: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return probabilities and values of the heads."""
+        return self.self_attn.attend(self.norm1(x) if self.pre_norm else x, key_padding_mask)
+
+    def fused(self, x: Tensor, key_padding_mask: Tensor | None) -> Tensor:
+        """Return the output alone."""
+        return self.finish(x, self.self_attn.fused(self.norm1(x) if self.pre_norm else x, key_padding_mask))
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Return the output from the input and what the heads add."""
+        if not self.pre_norm:
+            x = self.norm1(x + self.dropout(mixed))
+            return cast(Tensor, self.norm2(x + self.dropout(self._feed_forward(x))))
+        x = (self.norm1(x) if self.flash else x) + self.dropout(mixed)
+        normed = self.norm2(x)
+        return cast(Tensor, (normed if self.flash else x) + self.dropout(self._feed_forward(normed)))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         fed: Tensor = self.linear2(self.dropout(F.relu(self.linear1(x))))
@@ -116,7 +220,7 @@ class ExpressionDecoder(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        values: Tensor = self.fc(hidden).squeeze(-1)
+        values: Tensor = self.fc(hidden)
         return values
 
 
@@ -131,6 +235,16 @@ class ScGPTModel(nn.Module):
         Token id of ``<pad>``.
     d_model, n_heads, n_layers, d_hid, dropout, pre_norm
         As ``embsize``, ``nheads``, ``nlayers``, ``d_hid``, ``dropout`` and ``pre_norm`` in ``args.json``.
+    flash
+        Whether layers that normalise first are scGPT's own (see ``EncoderLayer``).
+    value_style
+        ``input_emb_style`` in ``args.json``.
+    n_categories
+        Rows of the table of values, for ``value_style="category"``.
+    decoder
+        What predicts values.
+    batch_norm
+        Whether embeddings pass through a batch normalisation before the first layer.
     """
 
     def __init__(
@@ -144,24 +258,59 @@ class ScGPTModel(nn.Module):
         d_hid: int,
         dropout: float = 0.0,
         pre_norm: bool = False,
+        flash: bool = False,
+        value_style: ValueStyle = "continuous",
+        n_categories: int = 0,
+        decoder: DecoderKind = "mlp",
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = GeneEncoder(n_tokens, d_model, pad_id)
-        self.value_encoder = ContinuousValueEncoder(d_model)
+        self.value_encoder: nn.Module | None = None
+        if value_style != "scaling":
+            continuous = value_style == "continuous"
+            self.value_encoder = (
+                ContinuousValueEncoder(d_model) if continuous else CategoryValueEncoder(n_categories, d_model)
+            )
+        self.bn = FrozenBatchNorm(d_model) if batch_norm else None
         self.transformer_encoder = Encoder(
-            [EncoderLayer(d_model, n_heads, d_hid, dropout, pre_norm=pre_norm) for _ in range(n_layers)]
+            [EncoderLayer(d_model, n_heads, d_hid, dropout, pre_norm=pre_norm, flash=flash) for _ in range(n_layers)]
         )
-        self.decoder = ExpressionDecoder(d_model)
+        self.decoder: nn.Module | None = None
+        if decoder != "none":
+            self.decoder = ExpressionDecoder(d_model) if decoder == "mlp" else nn.Linear(d_model, 1)
+
+    @property
+    def layers(self) -> list[EncoderLayer]:
+        """The encoder layers, first to last."""
+        return cast(list[EncoderLayer], list(self.transformer_encoder.layers))
 
     def embed(self, token_ids: Tensor, values: Tensor) -> Tensor:
-        """Sum of gene and value embeddings, ``(batch, tokens, d_model)``."""
-        embedded: Tensor = self.encoder(token_ids) + self.value_encoder(values)
-        return embedded
+        """Join gene and value embeddings, ``(batch, tokens, d_model)``."""
+        embedded: Tensor = self.encoder(token_ids)
+        if self.value_encoder is None:
+            embedded = embedded * values.unsqueeze(-1)
+        else:
+            embedded = embedded + self.value_encoder(values)
+        return embedded if self.bn is None else self.bn(embedded)
+
+    def hidden(self, token_ids: Tensor, values: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        """Return the last hidden state without gradients in mind, ``(batch, tokens, d_model)``."""
+        hidden = self.embed(token_ids, values)
+        for layer in self.layers:
+            hidden = layer.fused(hidden, key_padding_mask)
+        return hidden
+
+    def decode(self, hidden: Tensor) -> Tensor:
+        """Predict one value per token from hidden states, ``(batch, tokens)``."""
+        if self.decoder is None:
+            raise ValueError("This model has no decoder.")
+        predicted: Tensor = self.decoder(hidden).squeeze(-1)
+        return predicted
 
     def forward(self, token_ids: Tensor, values: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
         """Predict one value per token, ``(batch, tokens)``; the caller adds the per-gene offset."""
         hidden = self.embed(token_ids, values)
-        for layer in self.transformer_encoder.layers:
+        for layer in self.layers:
             hidden, _ = layer(hidden, key_padding_mask)
-        predicted: Tensor = self.decoder(hidden)
-        return predicted
+        return self.decode(hidden)

@@ -3,9 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,18 +103,6 @@ def test_pre_norm_follows_the_settings(tmp_path: Path) -> None:
     assert not torch.allclose(before, after, atol=1e-3)
 
 
-def test_flash_attention_names_are_the_same_model(tmp_path: Path) -> None:
-    flash = {
-        key.replace("self_attn.in_proj_", "self_attn.Wqkv."): tensor
-        for key, tensor in tiny_model().state_dict().items()
-    }
-    assert "transformer_encoder.layers.0.self_attn.Wqkv.weight" in flash
-    assert torch.equal(one_cell(read_scgpt(write(tmp_path / "f", flash))), one_cell(read_scgpt(write(tmp_path / "p"))))
-    both = flash | dict(tiny_model().state_dict())
-    with pytest.raises(CheckpointError, match="Wqkv"):
-        read_scgpt(write(tmp_path / "both", both))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("pt", [False, True])
 def test_other_precisions_are_brought_to_float32(tmp_path: Path, dtype: torch.dtype, pt: bool) -> None:
@@ -136,8 +121,8 @@ def test_extra_heads_are_listed_and_left_out(tmp_path: Path) -> None:
 
 
 def test_unknown_weights_are_named_not_skipped(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"bn\.running_mean"):
-        read_scgpt(write(tmp_path, {**tiny_model().state_dict(), "bn.running_mean": torch.zeros(4)}))
+    with pytest.raises(CheckpointError, match=r"encoder\.position\.weight"):
+        read_scgpt(write(tmp_path, {**tiny_model().state_dict(), "encoder.position.weight": torch.zeros(4)}))
 
 
 def test_digest_is_the_canonical_hash_of_the_three_files(tmp_path: Path) -> None:
@@ -170,24 +155,6 @@ def test_offset_is_optional_and_checked(tmp_path: Path) -> None:
         read_scgpt(folder)
 
 
-@pytest.mark.parametrize(
-    ("readme", "licence"),
-    [
-        (None, "not stated"),
-        ("# A model\n---\nlicense: mit\n---\n", "not stated"),
-        ("# A model", "not stated"),
-        ("---\nlicense: mit\ntags: [a]\n---\n# A model\n---\nlicense: other\n", "mit"),
-        ("---\nlicense: [mit\n---\n", "not stated"),
-        ("---\nlicense: [mit]\n---\n", "not stated"),
-    ],
-)
-def test_licence_is_what_the_model_card_states(tmp_path: Path, readme: str | None, licence: str) -> None:
-    folder = write(tmp_path)
-    if readme is not None:
-        (folder / "README.md").write_text(readme)
-    assert read_scgpt(folder).licence == licence
-
-
 def test_random_initialisation_is_seeded_and_leaves_the_global_state(tmp_path: Path) -> None:
     checkpoint = read_scgpt(write(tmp_path))
     torch.manual_seed(11)
@@ -207,9 +174,6 @@ def test_random_initialisation_is_seeded_and_leaves_the_global_state(tmp_path: P
 
 
 BAD_ARGS = [
-    ({"input_style": "binned"}, "binned"),
-    ({"input_style": None}, "None"),
-    ({"input_emb_style": "category"}, "category"),
     ({"nlayers": 3}, "nlayers 3"),
     ({"nlayers": 1}, "nlayers 1"),
     ({"nlayers": 10**9}, "nlayers 1000000000"),
@@ -257,13 +221,6 @@ def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path: Path, vocab: dict[s
         read_scgpt(write(tmp_path, vocab=vocab))
 
 
-@pytest.mark.parametrize("name", ["args", "vocab"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"null", b"\xff\xfe{}", b"[" * 100_000, b"\x00" * 50])
-def test_json_that_is_not_an_object_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    with pytest.raises(CheckpointError, match=rf"{name}\.json"):
-        read_scgpt(write(tmp_path, **{name: content}))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     "key",
     [
@@ -301,56 +258,6 @@ def test_bad_weights_are_refused(tmp_path: Path, key: str, change: Callable[[tor
         read_scgpt(write(tmp_path, weights, pt=pt))
 
 
-def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
-    weights = dict(tiny_model().state_dict())
-    weights["mvc_decoder.bomb"] = torch.zeros(1).expand(10**12)
-    with pytest.raises(CheckpointError, match="bomb"):
-        read_scgpt(write(tmp_path, weights, pt=True))
-
-
-@pytest.mark.parametrize(
-    "content", [[torch.zeros(3)], {"model": {"a": torch.zeros(3)}}, {1: torch.zeros(3)}, torch.zeros(3), {"a": "text"}]
-)
-def test_a_pt_file_must_hold_named_tensors(tmp_path: Path, content: Any) -> None:
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    with pytest.raises(CheckpointError, match=r"best_model\.pt"):
-        read_scgpt(write(tmp_path, stream.getvalue(), pt=True))
-
-
-class Runs:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
-
-
-@pytest.mark.parametrize("as_zip", [True, False])
-@pytest.mark.parametrize("pt", [True, False])
-def test_a_pickle_that_runs_code_does_not_run(tmp_path: Path, as_zip: bool, pt: bool) -> None:
-    marker = tmp_path / "ran"
-    content = {**tiny_model().state_dict(), "trap": Runs(marker)}
-    stream = io.BytesIO()
-    if as_zip:
-        torch.save(content, stream)
-    else:
-        pickle.dump(content, stream, protocol=2)
-    (tmp_path / "control").write_bytes(stream.getvalue())
-    folder = write(tmp_path / "checkpoint", stream.getvalue(), pt=pt)
-
-    with pytest.raises(CheckpointError):
-        read_scgpt(folder)
-    assert not marker.exists()
-
-    torch_load = f"import torch; torch.load({str(tmp_path / 'control')!r}, weights_only=False)"
-    plain_load = f"import pickle, torch; pickle.load(open({str(tmp_path / 'control')!r}, 'rb'))"
-    subprocess.run([sys.executable, "-c", torch_load if as_zip else plain_load], check=True)
-    assert marker.exists(), "the trap must work, or this test shows nothing"
-
-
 @pytest.mark.parametrize("missing", ["args.json", "vocab.json", "model.safetensors"])
 def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path, missing: str) -> None:
     folder = write(tmp_path)
@@ -375,12 +282,6 @@ def test_folders_of_other_kinds_are_told_apart(tmp_path: Path) -> None:
     assert "family" in caught.value.hint
     with pytest.raises(CheckpointError, match=r"encoder\.embedding\.weight"):
         read_scgpt(write(tmp_path / "mixed", {"bert.embeddings.word_embeddings.weight": torch.zeros(3, 2)}))
-
-
-def test_a_git_lfs_pointer_is_recognised(tmp_path: Path) -> None:
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
-    with pytest.raises(CheckpointError, match="LFS"):
-        read_scgpt(write(tmp_path, pointer))
 
 
 def saved(pt: bool) -> bytes:
@@ -436,8 +337,6 @@ def test_any_setting_is_read_or_refused(tmp_path: Path, key: str, value: Any) ->
 
 @pytest.mark.shared
 def test_real_folders_of_other_kinds_are_refused_with_the_reason(shared: Path) -> None:
-    with pytest.raises(CheckpointError, match="None"):
-        read_scgpt(shared / "checkpoints/scformer_pbmc")
     with pytest.raises(CheckpointError, match=r"model\.safetensors or best_model\.pt"):
         read_scgpt(shared / "checkpoints/scgpt_human_meta")
     with pytest.raises(CheckpointError, match=r"args\.json"):
