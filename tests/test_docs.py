@@ -80,7 +80,11 @@ def test_recipes_of_the_page_on_operators_are_recipes() -> None:
         assert all(f"| `{choice}` |" in page for choice in get_args(choices))
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("gates", "models", "operators", "plugins"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("gates", "models", "operators", "performance", "plugins")),
+]
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/plugin/README.md"])
