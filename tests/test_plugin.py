@@ -46,8 +46,8 @@ def offer(site: Path, package: str, points: dict[str, dict[str, str]]) -> None:
 
 def put_broken(site: Path) -> None:
     """Install a package that offers one thing of each kind and raises when it is imported."""
-    offer(site, "zoo-broken", {group: {f"broken-{at}": "zoo_broken:thing"} for at, group in enumerate(OFFERS)})
-    (site / "zoo_broken.py").write_text(BROKEN)
+    offer(site, "zoo-halfway", {group: {f"broken-{at}": "zoo_halfway:thing"} for at, group in enumerate(OFFERS)})
+    (site / "zoo_halfway.py").write_text(BROKEN)
 
 
 class TestInThisProcess:
@@ -104,10 +104,10 @@ class TestInThisProcess:
 
         put_broken(tmp_path / "broken")
         monkeypatch.syspath_prepend(str(tmp_path / "broken"))
-        with pytest.raises(PluginError, match=r"'broken-1' of zoo-broken cannot be imported: RuntimeError: half inst"):
+        with pytest.raises(PluginError, match=r"'broken-1' of zoo-halfway cannot be imported: RuntimeError: half inst"):
             find_extractor("broken-1")
         assert find_extractor("coexpression-let").name == "coexpression-let"
-        with pytest.warns(ZooWarning, match="zoo-broken"):
+        with pytest.warns(ZooWarning, match="zoo-halfway"):
             assert read_checkpoint(example / "model").family == "static-embedding"
         assert read_checkpoint(example / "model", family="static-embedding").n_heads == 2
 
@@ -189,7 +189,7 @@ class TestInstalled:
         assert refused.returncode == 2
         error = json.loads(refused.stdout)["error"]
         assert error["type"] == "PluginError"
-        assert "zoo-broken cannot be imported: RuntimeError: half installed" in error["message"]
+        assert "zoo-halfway cannot be imported: RuntimeError: half installed" in error["message"]
         assert "Traceback" not in refused.stderr
         made = run(folder, f"manifoldzoo extract ./recipe {given} --output beside --json", "broken")
         assert made.returncode == 0, made.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ GROUP = "manifoldzoo.tests"
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Install a package: a module with some code, and one entry point."""
+    installed = []
 
     def put(package: str, code: str, *, name: str, group: str = GROUP, attribute: str = "thing") -> None:
         site = tmp_path / package
@@ -26,8 +28,11 @@ def install(tmp_path, monkeypatch):
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {package}:{attribute}\n")
         monkeypatch.syspath_prepend(str(site))
+        installed.append(package)
 
-    return put
+    yield put
+    for package in installed:
+        sys.modules.pop(package, None)
 
 
 def test_what_a_package_offers_is_loaded(install):
