@@ -100,13 +100,39 @@ class Adaptor(Frozen):
 
 
 class Readout(Frozen):
-    """Stage 3: one linear task on the latent coordinates."""
+    """Stage 3: one task on the latent coordinates."""
 
     task: Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
-    kind: Literal["linear"]
-    classes: Annotated[list[Text], Field(min_length=2)]
+    kind: Literal["linear", "mlp", "ridge"]
+    """``linear`` and ``mlp`` (one hidden layer, ReLU) give probabilities of classes, ``ridge`` one number."""
+    classes: list[Text]
+    n_hidden: int | None = Field(default=None, ge=1)
+    stages: list[Text] = Field(default_factory=list)
+    """Stages that the task is about; empty means all. Cells of others are left without a class."""
     n_cells: int = Field(ge=1)
     parameters: dict[str, Scalar]
+
+    @model_validator(mode="after")
+    def _parts_fit_the_kind(self) -> Readout:
+        if (self.kind == "ridge") != (not self.classes) or len(self.classes) == 1:
+            raise ValueError(f"a readout of kind {self.kind!r} has {len(self.classes)} classes")
+        if (self.kind == "mlp") != (self.n_hidden is not None):
+            raise ValueError(f"n_hidden is for kind 'mlp', got {self.n_hidden} for {self.kind!r}")
+        return self
+
+
+class Familiarity(Frozen):
+    """From where on a cell counts as unlike the panel; see ``manifoldzoo.manifolds._familiarity`` for the scores."""
+
+    threshold: float
+    """Of the cosine of expression, which cell types and platforms unlike the panel's both lower."""
+    scaled_threshold: float
+    """Of the cosine of standardised expression, on which the platform weighs less."""
+    quantile: float = Field(gt=0, lt=1)
+    """Part of the cells of a left-out group that lies below; the thresholds are the means over groups."""
+    held_out_by: Literal["study", "donor"]
+    groups: dict[str, float]
+    """The quantile of the first score in each left-out group."""
 
 
 class Extraction(Frozen):
@@ -119,6 +145,8 @@ class Extraction(Frozen):
     control: Control | None = None
     adaptor: Adaptor
     readouts: list[Readout]
+    familiarity: Familiarity | None = None
+    """Null where the panel has a single group of cells, so that none can be left out."""
     software: dict[str, str]
 
 

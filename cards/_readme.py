@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from ._card import Card
+from ._card import Card, Familiarity
 from ._evidence import RUNG_NAMES, EvidenceRun, rung_reached
 
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0", "cc-by-sa-4.0"})
@@ -150,9 +150,12 @@ def _making(card: Card) -> str:
         + ", ".join(f"{key} {value}" for key, value in sorted(adaptor.parameters.items()))
         + ".",
         *(
-            f"- Readout {readout.task}: {readout.kind}, {len(readout.classes)} classes, {readout.n_cells} cells."
+            f"- Readout {readout.task}: {readout.kind}, "
+            + (f"{len(readout.classes)} classes" if readout.classes else "one number")
+            + f", {readout.n_cells} cells."
             for readout in made.readouts
         ),
+        *([_familiarity(made.familiarity)] if made.familiarity else []),
         f"- Ruler: {card.ruler.name} {card.ruler.version}, {len(card.ruler.stages)} stages, "
         f"{len({stage.branch for stage in card.ruler.stages})} branches, rooted at {card.ruler.root}.",
         f"- Seed {made.seed}; "
@@ -194,3 +197,11 @@ def _cell(text: str) -> str:
     """Text that cannot break out of a table cell."""
     # backslashes first: one before a pipe would turn the escaped pipe into a delimiter again
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+def _familiarity(limits: Familiarity) -> str:
+    """Line about cells unlike the panel."""
+    return (
+        f"- A cell counts as unfamiliar below a cosine of {limits.threshold:.3f} to the nearest stage, where "
+        f"{limits.quantile:.0%} of the cells of a left-out {limits.held_out_by} lie (mean of {len(limits.groups)})."
+    )

@@ -13,6 +13,7 @@ from ..cards._card import (
     Card,
     EdgeEntry,
     Extraction,
+    Familiarity,
     GeneAnnotation,
     Operator,
     PanelFileEntry,
@@ -43,6 +44,8 @@ def fill_card(
     genes: GeneTable,
     *,
     extractor: str,
+    readouts: list[Readout],
+    familiarity: Familiarity | None = None,
 ) -> Card:
     """Fill a card.
 
@@ -58,9 +61,12 @@ def fill_card(
         The gene axis.
     extractor
         Name of the extractor.
+    readouts
+        Entries of stage 3, as fitted.
+    familiarity
+        Thresholds for cells unlike the panel.
     """
-    recipe, cells = job.recipe, prepared.cells
-    label_classes = {"stage": sorted(set(cells.stage)), "branch": sorted(set(cells.branch))}
+    recipe = job.recipe
     return Card(
         name=recipe.name,
         version=recipe.version,
@@ -87,16 +93,8 @@ def fill_card(
                     "scale_floor": settings.scale_floor,
                 },
             ),
-            readouts=[
-                Readout(
-                    task=readout.task,
-                    kind=readout.kind,
-                    classes=label_classes[readout.label],
-                    n_cells=len(cells.stage),
-                    parameters={"label": readout.label, "c": readout.c, "class_weight": "balanced"},
-                )
-                for readout in recipe.readouts
-            ],
+            readouts=readouts,
+            familiarity=familiarity,
             software=_software(),
         ),
         panel=panel_manifest(prepared.panel, recipe.panel.min_cells),

@@ -11,10 +11,12 @@ from ..manifolds._genes import GeneTable
 from ..manifolds._let import LetHead, fit_let
 from ..manifolds._manifold import Manifold
 from ..manifolds._panel import Panel, read_ensembl_ids
+from ..manifolds._readouts import vector_of
 from ._fill_card import fill_card
+from ._fit_familiarity import fit_familiarity
+from ._fit_readouts import fit_readouts
 from ._interface import Job
 from ._prepare import Prepared
-from ._readout import fit_readout
 
 N_VECTORS = 16
 
@@ -43,7 +45,7 @@ def fit_manifold(
     extractor
         Name of the extractor, for the card.
     rng
-        Draws the start of the head.
+        Draws the start of the head and the folds of the readouts.
 
     Returns
     -------
@@ -55,15 +57,29 @@ def fit_manifold(
         If the cells have one class only of something that is read out.
     """
     settings, panel, cells = job.recipe.adaptor.settings(), prepared.panel, prepared.cells
-    head = fit_let(apply_operator(panel.anchors, operator), prepared.distances, settings, rng=rng)
+    features = apply_operator(panel.anchors, operator)
+    head_rng, readout_rng = rng.spawn(2)
+    head = fit_let(features, prepared.distances, settings, rng=head_rng)
     tensors = _tensors(panel, operator, head)
     latent = np.asarray(cells.values @ tensors["projection"] + tensors["offset"])
-    for readout in job.recipe.readouts:
-        labels = cells.stage if readout.label == "stage" else cells.branch
-        weights, bias, _ = fit_readout(latent, labels, readout)
-        tensors[f"readout.{readout.task}.weights"], tensors[f"readout.{readout.task}.bias"] = weights, bias
+    readouts = fit_readouts(
+        job.recipe.readouts, prepared, job.ruler, operator, features, latent, settings, rng=readout_rng
+    )
+    for told, readout in readouts:
+        for part, array in readout.tensors.items():
+            tensors[f"readout.{told.task}.{part}"] = np.ascontiguousarray(array, dtype=np.float32)
     genes = GeneTable(panel.genes, read_ensembl_ids(job.cells, panel.genes))
-    card = fill_card(job, prepared, entry, settings, head, genes, extractor=extractor)
+    card = fill_card(
+        job,
+        prepared,
+        entry,
+        settings,
+        head,
+        genes,
+        extractor=extractor,
+        readouts=[told for told, _ in readouts],
+        familiarity=fit_familiarity(panel, cells),
+    )
     draft = Manifold(card, genes, tensors, _empty_vectors(card), digest="")
     return Manifold.build(card, genes, tensors, _vectors(draft, panel))
 
@@ -88,11 +104,16 @@ def _vectors(manifold: Manifold, panel: Panel) -> dict[str, NDArray[np.float32]]
     rows = np.unique(np.linspace(0, len(panel.anchors) - 1, N_VECTORS).astype(int))
     given = np.vstack([panel.anchors[rows], np.zeros((1, panel.anchors.shape[1]))]).astype(np.float32)
     latent = manifold.project(given)
-    return {"input": given, "latent": latent} | {f"proba.{t}": manifold.read_out(latent, t) for t in manifold.tasks}
+    told = manifold.card.extraction.readouts
+    return {"input": given, "latent": latent} | {vector_of(r): manifold.read_out(latent, r.task) for r in told}
 
 
 def _empty_vectors(card: Card) -> dict[str, NDArray[np.float32]]:
     """Placeholders of the right width, replaced before anything is saved."""
-    widths = {"input": card.genes.n, "latent": card.extraction.adaptor.n_components}
-    widths |= {f"proba.{readout.task}": len(readout.classes) for readout in card.extraction.readouts}
-    return {name: np.zeros((1, width), dtype=np.float32) for name, width in widths.items()}
+    shapes: dict[str, tuple[int, ...]] = {
+        "input": (1, card.genes.n),
+        "latent": (1, card.extraction.adaptor.n_components),
+    }
+    for readout in card.extraction.readouts:
+        shapes[vector_of(readout)] = (1, len(readout.classes)) if readout.classes else (1,)
+    return {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}

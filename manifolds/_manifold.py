@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import Card
+from ..cards._card import Card, Readout
 from ..cards._errors import BadInputError, FormatError
 from ._files import Tensors, decode_tensors, encode_tensors, write_bytes
 from ._format import CARD, CRITICAL, GENES, MANIFEST, TENSORS, VECTORS, Manifest, decode_card, read_verified
 from ._genes import GeneTable
+from ._readouts import read_out, readout_shapes, vector_of
 from ._ruler import Edge, Stage, StageRuler
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ class Manifold:
     tensors
         Every stored tensor by name: ``projection`` ``(n_genes, d)`` and ``offset`` ``(d,)`` are stages 1 and 2
         folded; ``operator`` ``(k, n_genes, n_features)``; ``adaptor.*``; ``readout.<task>.weights`` ``(n_classes, d)``
-        and ``.bias`` ``(n_classes,)``; ``panel.anchors`` ``(n_anchors, n_genes)``. All float32 or float64.
+        and ``.bias`` ``(n_classes,)``, see ``readout_shapes``; ``panel.anchors`` ``(n_anchors, n_genes)``. All float32
+        or float64.
     vectors
-        Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)`` and ``proba.<task>`` ``(n, n_classes)``.
+        Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)``, ``proba.<task>`` ``(n, n_classes)``, and
+        ``value.<task>`` ``(n,)`` for tasks without classes.
     digest
         SHA-256 of the manifest: the artifact's identity.
     reference
@@ -99,17 +102,19 @@ class Manifold:
         )
 
     def classes(self, task: str) -> list[str]:
-        """Class names of a readout.
+        """Class names of a readout; empty for one that gives a number.
 
         Raises
         ------
         BadInputError
             If the manifold has no such task.
         """
-        for readout in self.card.extraction.readouts:
-            if readout.task == task:
-                return readout.classes
-        raise BadInputError(f"{self.name!r} has no task {task!r}.", f"Its tasks are {', '.join(self.tasks)}.")
+        return self._readout(task).classes
+
+    @property
+    def anchor_stages(self) -> list[str]:
+        """Stage of each anchor of the panel, ``(n_anchors,)``."""
+        return [anchor.stage for anchor in self.card.panel.anchors]
 
     def project(self, values: Any) -> Array:
         """Place cells on the manifold: ``z = x P + o``.
@@ -128,7 +133,7 @@ class Manifold:
         return np.asarray(values @ self.tensors["projection"] + self.tensors["offset"], dtype=np.float32)
 
     def read_out(self, latent: Array, task: str) -> Array:
-        """Class probabilities of a task: softmax of a linear function of the coordinates.
+        """Read a task out of coordinates.
 
         Parameters
         ----------
@@ -137,15 +142,22 @@ class Manifold:
 
         Returns
         -------
-        ``(n_cells, n_classes)``, float32, rows sum to 1; columns as ``classes(task)``.
+        Probabilities ``(n_cells, n_classes)``, float32, rows sum to 1, columns as ``classes(task)``; or, for a task
+        without classes, values ``(n_cells,)``.
+
+        Raises
+        ------
+        BadInputError
+            If the manifold has no such task.
         """
-        self.classes(task)
-        logits = latent @ self.tensors[f"readout.{task}.weights"].T + self.tensors[f"readout.{task}.bias"]
-        logits = logits.astype(np.float32, copy=False)
-        logits -= logits.max(axis=1, keepdims=True)
-        np.exp(logits, out=logits)
-        logits /= logits.sum(axis=1, keepdims=True)
-        return logits
+        return read_out(latent, self._readout(task), self.tensors)
+
+    def _readout(self, task: str) -> Readout:
+        """Entry of a task in the card."""
+        for readout in self.card.extraction.readouts:
+            if readout.task == task:
+                return readout
+        raise BadInputError(f"{self.name!r} has no task {task!r}.", f"Its tasks are {', '.join(self.tasks)}.")
 
     def transform(
         self,
@@ -182,12 +194,18 @@ class Manifold:
 
         ``adata.obsm['X_<name>']`` : float32 ``(n_obs, d)``
             Latent coordinates.
-        ``adata.obs['<name>_<task>']`` : categorical
-            Most probable class of each task.
+        ``adata.obs['<name>_<task>']`` : categorical, or float32 for tasks without classes
+            Most probable class of each task; missing where a task is about some stages only and the stage readout
+            gives them less than half of its probability.
         ``adata.obsm['<name>_<task>_proba']`` : float32 ``(n_obs, n_classes)``
             Class probabilities.
+        ``adata.obs['<name>_familiarity']``, ``adata.obs['<name>_familiarity_scaled']`` : float32
+            How much a cell looks like those of the panel, -1 to 1, as it was measured and with genes standardised,
+            which depends less on the platform; only of manifolds with thresholds for it.
+        ``adata.obs['<name>_unfamiliar']`` : bool
+            Whether the first score lies below its threshold: an unfamiliar cell or platform.
         ``adata.uns['<name>']`` : dict
-            Reference, digest, coverage, scale and class names.
+            Reference, digest, coverage, scale, class names and thresholds.
 
         Raises
         ------
@@ -294,8 +312,7 @@ def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
         "panel.anchors": (len(card.panel.anchors), n_genes),
     }
     for readout in card.extraction.readouts:
-        shapes[f"readout.{readout.task}.weights"] = (len(readout.classes), d)
-        shapes[f"readout.{readout.task}.bias"] = (len(readout.classes),)
+        shapes |= readout_shapes(readout, d)
     return shapes
 
 
@@ -306,7 +323,7 @@ def _check_shapes(manifold: Manifold) -> None:
     n = next(iter(manifold.vectors["input"].shape), 0) if "input" in manifold.vectors else 0
     vectors: dict[str, tuple[int, ...]] = {"input": (n, manifold.card.genes.n), "latent": (n, expected["offset"][0])}
     for readout in manifold.card.extraction.readouts:
-        vectors[f"proba.{readout.task}"] = (n, len(readout.classes))
+        vectors[vector_of(readout)] = (n, len(readout.classes)) if readout.classes else (n,)
     _compare(VECTORS, manifold.vectors, vectors)
     if len(manifold.genes) != manifold.card.genes.n:
         raise FormatError(f"{GENES} has {len(manifold.genes)} genes, the card says {manifold.card.genes.n}.")

@@ -69,12 +69,43 @@ class AdaptorRecipe(Frozen):
 
 
 class ReadoutRecipe(Frozen):
-    """Stage 3: one linear task; ``label`` is the column of the panel it learns."""
+    """Stage 3: one task on the coordinates."""
 
     task: Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
-    label: Literal["stage", "branch"]
-    kind: Literal["linear"] = "linear"
+    label: Literal["stage", "branch", "depth"] = "stage"
+    """What of a cell is learned; ``depth`` is the number of steps from the root of the ruler."""
+    kind: Literal["linear", "mlp", "ridge"] | None = None
+    """``linear`` by default, ``ridge`` for ``depth``; ``mlp`` has one hidden layer."""
+    n_hidden: int = Field(default=64, ge=1)
+    """Of ``mlp``; 64 as published."""
     c: float = Field(default=1.0, gt=0)
+    """Inverse penalty of ``linear``."""
+    calibrate: bool = True
+    """Whether probabilities are brought to what held-out donors say of them."""
+    classes: dict[str, list[str]] | None = None
+    """Stages of each class, where classes are not the stages or branches themselves; cells of others take no part."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_by_default(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("kind") is None:
+            return given | {"kind": "ridge" if given.get("label") == "depth" else "linear"}
+        return given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ReadoutRecipe:
+        if (self.label == "depth") != (self.kind == "ridge"):
+            raise ValueError(f"kind {self.kind!r} does not go with label {self.label!r}")
+        if self.classes is not None:
+            stages = [stage for group in self.classes.values() for stage in group]
+            if (
+                self.label != "stage"
+                or len(self.classes) < 2
+                or len(set(stages)) != len(stages)
+                or not all(self.classes.values())
+            ):
+                raise ValueError("classes group stages: at least two, none empty, no stage twice, label 'stage'")
+        return self
 
 
 class Recipe(Frozen):

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anndata as ad
 import h5py
+import pandas as pd
 from anndata.io import read_elem, sparse_dataset, write_elem
 
 from ..cards._errors import BadInputError, NotFoundError, ZooError
 from ._files import replacing
 from ._keys import keys_for
+from ._project import Progress
 from ._scale import Scale
-from ._transform import Progress, transform
+from ._transform import transform
+from ._write_results import FAMILIARITY
 
 if TYPE_CHECKING:
     from ._manifold import Manifold
@@ -99,7 +102,9 @@ def transform_file(
     stem = key_added or manifold.name
     base = keys_for(stem)
     tasks = [keys_for(stem, task) for task in manifold.tasks]
-    obsm, obs = [base.obsm, *(k.obsm_proba for k in tasks)], [k.obs for k in tasks]
+    obsm = [base.obsm, *(k.obsm_proba for k in tasks if k.obsm_proba in cells.obsm)]
+    scores = [keys_for(stem, name).obs for name in FAMILIARITY]
+    obs = [*(k.obs for k in tasks), *(key for key in scores if manifold.card.extraction.familiarity is not None)]
     if index in obs:
         raise BadInputError(
             f"{str(before)!r} keeps the names of its cells in {index!r}.", "Choose another `key_added`."
@@ -110,7 +115,7 @@ def transform_file(
             for key in obsm:
                 _put(file, f"obsm/{key}", cells.obsm[key])
             for key in obs:
-                _put(file, f"obs/{key}", cells.obs[key].array)
+                _put(file, f"obs/{key}", _column(cells, key))
             order = [str(name) for name in file["obs"].attrs["column-order"]]
             file["obs"].attrs["column-order"] = [*order, *(key for key in obs if key not in order)]
             _put(file, f"uns/{base.uns}", cells.uns[base.uns])
@@ -156,6 +161,12 @@ def _on_disk(element: h5py.Group | h5py.Dataset) -> Any:
     if not {"data", "indices", "indptr"} <= set(element):
         raise BadInputError(f"{element.name!r} in {element.file.filename!r} is not a matrix.")
     return sparse_dataset(element)
+
+
+def _column(cells: ad.AnnData, key: str) -> Any:
+    """A column of ``obs`` as it is written: categories as they are, numbers as an array."""
+    values = cells.obs[key]
+    return values.array if isinstance(values.dtype, pd.CategoricalDtype) else values.to_numpy()
 
 
 def _put(file: h5py.File, key: str, value: Any) -> None:

@@ -12,6 +12,7 @@ from manifoldzoo.manifolds._features import apply_operator, fold_projection
 from manifoldzoo.manifolds._genes import GeneTable
 from manifoldzoo.manifolds._let import LetSettings, fit_let
 from manifoldzoo.manifolds._manifold import Manifold
+from manifoldzoo.manifolds._readouts import read_out, readout_shapes, vector_of
 from manifoldzoo.manifolds._ruler import Edge, Stage, StageRuler
 
 N_GENES, D = 40, 3
@@ -167,3 +168,38 @@ def tiny_manifold(**changes: Any) -> Manifold:
     proba /= proba.sum(axis=1, keepdims=True)
     vectors = {"input": given, "latent": latent, "proba.branch": proba.astype(np.float32)}
     return Manifold.build(card, tiny_genes(), tensors, vectors)
+
+
+def tiny_manifold_with_tasks() -> Manifold:
+    """The tiny manifold with a readout of every kind and thresholds for unfamiliar cells."""
+    plain, rng = tiny_manifold(), np.random.default_rng(3)
+    document = plain.card.model_dump(mode="json")
+    stages = sorted(name for name, _, _ in STAGES)
+    common = {"n_cells": 24, "parameters": {}}
+    document["extraction"]["readouts"] = [
+        {"task": "stage", "kind": "linear", "classes": stages, **common},
+        {"task": "side", "kind": "linear", "classes": ["left", "right"], **common}
+        | {"stages": ["left_1", "left_2", "left_3", "right_1", "right_2"]},
+        {"task": "branch", "kind": "mlp", "n_hidden": 5, "classes": ["left", "right", "stem"], **common},
+        {"task": "depth", "kind": "ridge", "classes": [], **common},
+    ]
+    document["extraction"]["familiarity"] = {
+        "threshold": 0.9,
+        "scaled_threshold": 0.5,
+        "quantile": 0.1,
+        "held_out_by": "donor",
+        "groups": {"d0": 0.88, "d1": 0.92},
+    }
+    card = parse_card(document)
+    shapes = {name: shape for told in card.extraction.readouts for name, shape in readout_shapes(told, D).items()}
+    kept = {name: array for name, array in plain.tensors.items() if not name.startswith("readout.")}
+    drawn = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    # the stage readout is a nearest centroid, so that anchors are read right
+    latent = plain.project(plain.tensors["panel.anchors"])
+    centroids = np.stack([latent[np.array(plain.anchor_stages) == name].mean(axis=0) for name in stages])
+    drawn["readout.stage.weights"] = (20 * centroids).astype(np.float32)
+    drawn["readout.stage.bias"] = (-10 * (centroids**2).sum(axis=1)).astype(np.float32)
+    vectors = {name: plain.vectors[name] for name in ("input", "latent")}
+    for told in card.extraction.readouts:
+        vectors[vector_of(told)] = read_out(vectors["latent"], told, drawn)
+    return Manifold.build(card, plain.genes, kept | drawn, vectors)

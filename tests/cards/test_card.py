@@ -78,7 +78,7 @@ def test_a_card_survives_json():
         ("limits", []),
         ("limits", ...),
         ("panel.files", []),
-        ("extraction.readouts.0.classes", ["one"]),
+        ("extraction.readouts.0.classes", "one"),
         ("extraction.readouts.0.task", "a-b"),
         ("extraction.operator.pairs_seen", 1.1),
         ("title", ""),
@@ -100,6 +100,24 @@ def test_what_is_no_card_is_refused(document):
 def test_a_stage_that_the_ruler_lacks_is_refused():
     with pytest.raises(FormatError, match="left_9"):
         parse_card(put(tiny_document(), "panel.anchors.3.stage", "left_9"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": ["one"]},
+        {"classes": []},
+        {"kind": "ridge"},
+        {"kind": "mlp"},
+        {"n_hidden": 4},
+        {"kind": "ridge", "classes": [], "n_hidden": 4},
+    ],
+)
+def test_a_readout_whose_parts_do_not_fit_its_kind_is_refused(changes):
+    document = tiny_document()
+    document["extraction"]["readouts"][0] |= changes
+    with pytest.raises(FormatError, match="readouts.0"):
+        parse_card(document)
 
 
 def test_two_readouts_of_one_task_are_refused():

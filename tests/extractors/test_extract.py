@@ -10,8 +10,6 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
-from scipy.special import expit, softmax
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from small import write_small_cells
 
@@ -30,14 +28,13 @@ from manifoldzoo.extractors._extract import extract, reference_checkpoint
 from manifoldzoo.extractors._fill_card import spdx
 from manifoldzoo.extractors._interface import find_extractor
 from manifoldzoo.extractors._operator_let import OperatorLet
-from manifoldzoo.extractors._readout import fit_readout
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
 from manifoldzoo.extractors.operators._attention import attention_mean
 from manifoldzoo.gates._intact import reproduces, valid
 from manifoldzoo.manifolds._labels import read_label_table
 from manifoldzoo.manifolds._manifold import Manifold, encode
 from manifoldzoo.manifolds._panel import PanelCells, build_panel, read_panel_cells
-from manifoldzoo.manifolds._recipe import ReadoutRecipe, recipe_folder
+from manifoldzoo.manifolds._recipe import recipe_folder
 from manifoldzoo.manifolds._ruler import read_stage_ruler
 
 SEED = 3
@@ -267,27 +264,6 @@ def test_the_mean_operator_is_one_block(cells, tmp_path):
     assert manifold.version == "0.1.0"
     assert manifold.card.extraction.seed == 0
     assert valid(manifold).status == reproduces(manifold).status == "pass"
-
-
-@pytest.mark.parametrize("n_classes", [2, 4])
-def test_a_readout_is_the_regression_it_was_folded_from(n_classes):
-    rng = np.random.default_rng(n_classes)
-    label = np.array([f"c{i}" for i in rng.integers(n_classes, size=120)])
-    latent = rng.standard_normal((120, 5)) * [1, 10, 0.1, 3, 0] + [0, 100, 0, -4, 7]
-    latent[:, 0] += label == "c1"
-    weights, bias, classes = fit_readout(latent, label.tolist(), ReadoutRecipe(task="stage", label="stage", c=0.5))
-    assert classes == sorted(set(label))
-    logits = latent @ weights.T.astype(np.float64) + bias
-    scaled = (latent - latent.mean(axis=0)) / np.where(latent.std(axis=0) > 0, latent.std(axis=0), 1)
-    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=5000, tol=1e-8).fit(scaled, label)
-    assert np.allclose(softmax(logits, axis=1), model.predict_proba(scaled), atol=2e-3)
-    if n_classes == 2:
-        assert np.allclose(softmax(logits, axis=1)[:, 1], expit(logits[:, 1] - logits[:, 0]), atol=1e-9)
-
-
-def test_a_readout_needs_two_classes():
-    with pytest.raises(PanelError, match="stem"):
-        fit_readout(np.eye(3), ["stem"] * 3, ReadoutRecipe(task="branch", label="branch"))
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,11 @@ from manifoldzoo.cards._errors import (
     ScaleWarning,
     ZooWarning,
 )
-from manifoldzoo.manifolds import _transform
+from manifoldzoo.manifolds import _project, _transform
 from manifoldzoo.manifolds._genes import GeneTable, align_genes
 from manifoldzoo.manifolds._manifold import Manifold
-from manifoldzoo.manifolds._transform import spread_projection, transform
+from manifoldzoo.manifolds._project import Projection
+from manifoldzoo.manifolds._transform import transform
 
 N_CELLS = 23
 MANIFOLD = tiny_manifold()
@@ -118,8 +119,8 @@ def stored(request, tmp_path):
 
 @pytest.fixture(params=[3, 8, 16_384], ids=lambda n: f"chunk{n}")
 def chunk(request, monkeypatch):
-    monkeypatch.setattr(_transform, "CHUNK", request.param)
-    monkeypatch.setattr(_transform, "_WIDTH", 5)
+    monkeypatch.setattr(_project, "CHUNK", request.param)
+    monkeypatch.setattr(_project, "_WIDTH", 5)
 
 
 @pytest.mark.usefixtures("chunk")
@@ -176,7 +177,7 @@ def test_normalised_values_without_logarithm_are_refused(stored):
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
 @pytest.mark.parametrize("gene", ["GENE7", "OTHER3"])
 def test_one_impossible_value_anywhere_is_refused(stored, bad, gene, monkeypatch):
-    monkeypatch.setattr(_transform, "CHUNK", 4)
+    monkeypatch.setattr(_project, "CHUNK", 4)
     monkeypatch.setattr(_transform, "_SAMPLE", 4)
     values, names = logged()
     values[-2, names.index(gene)] = bad
@@ -233,12 +234,12 @@ def test_any_order_any_extra_genes_any_chunk_any_number_of_cells(data, kind, chu
     # a total over other genes is another scale, so extra genes may come and go in logarithms only
     order = order if raw else kept
     adata = cells(values[:, order], [names[i] for i in order], KINDS[kind])
-    before = _transform.CHUNK
+    before = _project.CHUNK
     try:
-        _transform.CHUNK = chunk
+        _project.CHUNK = chunk
         latent = placed(adata, scale="counts" if raw else "log1p")
     finally:
-        _transform.CHUNK = before
+        _project.CHUNK = before
     close(latent, expected_latent(*logged(n, seed=n)))
 
 
@@ -322,7 +323,7 @@ def test_ensembl_ids_are_found_in_names_or_in_a_column(suffix):
 def test_two_genes_on_one_id_share_its_column():
     table = GeneTable(MANIFOLD.genes.symbols, (*MANIFOLD.genes.ensembl[:2], MANIFOLD.genes.ensembl[1], *[""] * 37))
     manifold = Manifold.build(MANIFOLD.card, table, MANIFOLD.tensors, MANIFOLD.vectors)
-    found = spread_projection(manifold, align_genes([table.ensembl[1]], table), 1)
+    found = Projection.of(manifold, align_genes([table.ensembl[1]], table), 1).linear
     np.testing.assert_allclose(found[0], MANIFOLD.tensors["projection"][[1, 2]].sum(axis=0), rtol=1e-6)
 
 
@@ -459,7 +460,7 @@ def test_all_zero_cells_are_placed_at_the_offset(stored):
 
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc", "backed-csr", "backed-csc"])
 def test_progress_adds_up_to_the_cells(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(_transform, "CHUNK", 5)
+    monkeypatch.setattr(_project, "CHUNK", 5)
     values, names = logged()
     adata = cells(values, names, KINDS[kind])
     if kind.startswith("backed"):

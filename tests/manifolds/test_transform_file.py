@@ -13,7 +13,7 @@ from scipy import sparse
 from tiny import tiny_manifold
 
 from manifoldzoo.cards._errors import BadInputError, GeneError, NotFoundError, ScaleError, ScaleWarning, StoreError
-from manifoldzoo.manifolds import _transform, _transform_file
+from manifoldzoo.manifolds import _project, _transform_file
 from manifoldzoo.manifolds._transform_file import FileTransform, transform_file
 
 N_CELLS = 17
@@ -98,7 +98,7 @@ def names(folder):
 
 @pytest.mark.parametrize("layer", [None, "mine", "dense"])
 def test_a_file_is_placed_as_its_cells_in_memory_are(source, tmp_path, layer, monkeypatch):
-    monkeypatch.setattr(_transform, "CHUNK", 5)
+    monkeypatch.setattr(_project, "CHUNK", 5)
     told = transform_file(MANIFOLD, source, tmp_path / "out.h5ad", layer=layer)
     memory = ad.read_h5ad(source)
     MANIFOLD.transform(memory, layer=layer)
@@ -351,14 +351,14 @@ def peak(folder, kind, n, layers):
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
 def test_other_layers_are_not_read(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(_transform, "CHUNK", 128)
+    monkeypatch.setattr(_project, "CHUNK", 128)
     peak(tmp_path, kind, 100, 0)
     assert peak(tmp_path, kind, 1000, 3) < 1.2 * peak(tmp_path, kind, 1000, 0)
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
 def test_memory_does_not_grow_with_the_matrix(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(_transform, "CHUNK", 128)
+    monkeypatch.setattr(_project, "CHUNK", 128)
     peak(tmp_path, kind, 100, 0)
     grown = peak(tmp_path, kind, 3000, 0) - peak(tmp_path, kind, 1000, 0)
     # names, coordinates and probabilities grow; 2000 cells of the matrix would be 6.4 MB

@@ -1,0 +1,220 @@
+"""All readouts of a job, each with what held-out donors say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import spearmanr
+from sklearn.model_selection import GroupKFold
+
+from ..cards._card import Readout, Scalar
+from ..manifolds._features import fold_projection
+from ..manifolds._let import LetSettings, fit_let
+from ..manifolds._panel import PanelCells
+from ..manifolds._recipe import ReadoutRecipe
+from ..manifolds._ruler import StageRuler
+from ._prepare import Prepared
+from ._readout import FittedReadout, calibration_error, describe, fit_readout, fit_temperature
+
+N_FOLDS = 5
+"""Parts that donors are held out in; our choice."""
+_MIN_ANCHORS = 10
+_NEVER = -1e9
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The cells that a readout is about.
+
+    Attributes
+    ----------
+    recipe
+        What is asked for.
+    rows
+        Index of the cells, ``(n_used,)``.
+    labels
+        Class of each, or its value, ``(n_used,)``.
+    """
+
+    recipe: ReadoutRecipe
+    rows: NDArray[np.intp]
+    labels: NDArray[np.str_] | Float64
+
+    @classmethod
+    def of(cls, recipe: ReadoutRecipe, cells: PanelCells, ruler: StageRuler) -> Task:
+        """Label cells for a readout.
+
+        Raises
+        ------
+        BadInputError
+            If the recipe groups stages that the ruler lacks.
+        """
+        every = np.arange(len(cells.stage))
+        if recipe.label == "depth":
+            return cls(recipe, every, ruler.depth(cells.stage))
+        if recipe.classes is None:
+            return cls(recipe, every, np.asarray(cells.stage if recipe.label == "stage" else cells.branch, dtype=str))
+        name_of = {stage: name for name, stages in recipe.classes.items() for stage in stages}
+        ruler.depth(list(name_of))
+        rows = np.flatnonzero([stage in name_of for stage in cells.stage])
+        return cls(recipe, rows, np.array([name_of[cells.stage[row]] for row in rows], dtype=str))
+
+    @property
+    def stages(self) -> list[str]:
+        """Stages that the task is about; empty for all."""
+        groups = self.recipe.classes or {}
+        return sorted(stage for stages in groups.values() for stage in stages)
+
+
+def fit_readouts(
+    recipes: Sequence[ReadoutRecipe],
+    prepared: Prepared,
+    ruler: StageRuler,
+    operator: NDArray[np.float32],
+    features: NDArray[np.floating],
+    latent: NDArray[np.floating],
+    settings: LetSettings,
+    *,
+    rng: np.random.Generator,
+) -> list[tuple[Readout, FittedReadout]]:
+    """Fit the readouts of a recipe, and try each on donors that neither head nor readout has seen.
+
+    Parameters
+    ----------
+    recipes
+        Tasks.
+    prepared
+        Panel and cells.
+    ruler
+        Gives depths.
+    operator
+        Of stage 1, ``(k, n_genes, n_features)``.
+    features
+        Of the anchors, ``(n_anchors, k n_features)``.
+    latent
+        Coordinates of the cells under the head that is shipped, ``(n_cells, d)``.
+    settings
+        Of the head.
+    rng
+        Draws folds and starts.
+
+    Returns
+    -------
+    Entry of the card and readout of each task, in their order. Probabilities are divided by a temperature fitted to the
+    held-out cells, where the recipe asks for it and there are donors to hold out.
+
+    Notes
+    -----
+    Donors, told apart within their study, are dealt to five parts. For each part the head is refitted without its
+    anchors and the readout without its cells, in the coordinates of that head; so the figures in the card are of cells
+    new to both. The temperature is that of the refitted readouts, used for the shipped one: our choice.
+    """
+    cells = prepared.cells
+    tasks = [Task.of(recipe, cells, ruler) for recipe in recipes]
+    seed = int(rng.integers(2**31))
+    shipped = [fit_readout(latent[task.rows], task.labels, task.recipe, seed=seed) for task in tasks]
+    held = _held_out(tasks, shipped, prepared, operator, features, settings, rng, seed)
+    found = []
+    for task, readout, outputs in zip(tasks, shipped, held, strict=True):
+        parameters = describe(task.recipe)
+        if outputs is not None:
+            readout, said = _judged(task, readout, outputs)
+            parameters |= {"held_out_by": "donor", **said}
+        entry = Readout(
+            task=task.recipe.task,
+            kind=task.recipe.kind or "linear",
+            classes=list(readout.classes),
+            n_hidden=task.recipe.n_hidden if task.recipe.kind == "mlp" else None,
+            stages=task.stages,
+            n_cells=len(task.rows),
+            parameters=parameters,
+        )
+        found.append((entry, readout))
+    return found
+
+
+def _held_out(
+    tasks: Sequence[Task],
+    shipped: Sequence[FittedReadout],
+    prepared: Prepared,
+    operator: NDArray[np.float32],
+    features: NDArray[np.floating],
+    settings: LetSettings,
+    rng: np.random.Generator,
+    seed: int,
+) -> list[Float64 | None]:
+    """Outputs for held-out cells, ``(n_used, n_outputs)``, NaN where a cell's class was not in the training part."""
+    panel, cells = prepared.panel, prepared.cells
+    of_anchor = np.array([f"{s}\t{d}" for s, d in zip(panel.study, panel.donor, strict=True)])
+    of_cell = np.array([f"{s}\t{d}" for s, d in zip(cells.study, cells.donor, strict=True)])
+    n_donors = len(set(of_cell.tolist()))
+    if n_donors < 2:
+        return [None] * len(tasks)
+    outputs = [
+        np.full((len(task.rows), max(1, len(fit.classes))), np.nan) for task, fit in zip(tasks, shipped, strict=True)
+    ]
+    folds = GroupKFold(min(N_FOLDS, n_donors), shuffle=True, random_state=seed)
+    for train, test in folds.split(of_cell, groups=of_cell):
+        kept = ~np.isin(of_anchor, of_cell[test])
+        if kept.sum() < _MIN_ANCHORS or not np.ptp(prepared.distances[np.ix_(kept, kept)]):
+            continue
+        head = fit_let(features[kept], prepared.distances[np.ix_(kept, kept)], settings, rng=rng.spawn(1)[0])
+        projection, offset = fold_projection(operator, head.weights, head.bias, head.mean, head.scale)
+        latent = np.asarray(cells.values @ projection.astype(np.float32) + offset.astype(np.float32))
+        inside = np.zeros(len(of_cell), dtype=bool)
+        inside[train] = True
+        for task, fit, found in zip(tasks, shipped, outputs, strict=True):
+            _fill(task, fit, found, latent, inside, seed)
+    return [found if np.isfinite(found).all(axis=1).sum() >= 2 else None for found in outputs]
+
+
+def _fill(
+    task: Task,
+    shipped: FittedReadout,
+    found: Float64,
+    latent: NDArray[np.floating],
+    inside: NDArray[np.bool_],
+    seed: int,
+) -> None:
+    """Write the outputs of a readout fitted on the cells inside for those outside."""
+    train = inside[task.rows]
+    if train.sum() < 2 or train.all() or (shipped.classes and len(set(task.labels[train].tolist())) < 2):
+        return
+    fitted = fit_readout(latent[task.rows[train]], task.labels[train], task.recipe, seed=seed)
+    outputs = fitted.outputs(latent[task.rows[~train]])
+    if not shipped.classes:
+        found[~train] = outputs
+        return
+    given = np.full((len(outputs), len(shipped.classes)), _NEVER)
+    given[:, [shipped.classes.index(name) for name in fitted.classes]] = outputs
+    # a class that the training part lacks cannot be predicted by anybody
+    given[~np.isin(task.labels[~train], fitted.classes)] = np.nan
+    found[~train] = given
+
+
+def _judged(task: Task, readout: FittedReadout, outputs: Float64) -> tuple[FittedReadout, dict[str, Scalar]]:
+    """What held-out cells say of a readout, and the readout after calibration."""
+    known = np.isfinite(outputs).all(axis=1)
+    said: dict[str, Scalar] = {"n_held_out_cells": int(known.sum())}
+    if not readout.classes:
+        correlation = spearmanr(outputs[known, 0], task.labels[known]).statistic
+        return readout, said | {"held_out_spearman": float(correlation) if np.isfinite(correlation) else None}
+    truth = np.searchsorted(readout.classes, task.labels[known])
+    proba = softmax(outputs[known], axis=1)
+    recall = [float((proba[truth == c].argmax(axis=1) == c).mean()) for c in np.unique(truth)]
+    said |= {
+        "held_out_balanced_accuracy": float(np.mean(recall)),
+        "held_out_calibration_error": calibration_error(proba, truth),
+    }
+    if not task.recipe.calibrate or len(np.unique(truth)) < 2:
+        return readout, said
+    temperature = fit_temperature(outputs[known], truth)
+    cooled = softmax(outputs[known] / temperature, axis=1)
+    said |= {"temperature": temperature, "held_out_calibration_error_calibrated": calibration_error(cooled, truth)}
+    return readout.cooled(temperature), said
