@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from ._panel import PanelCells as PanelCells
     from ._panel import build_panel as build_panel
     from ._panel import read_panel_cells as read_panel_cells
+    from ._panel_file import read_panel as read_panel
+    from ._panel_file import write_panel as write_panel
+    from ._panel_overlap import check_overlap as check_overlap
+    from ._panel_spec import PanelSet as PanelSet
+    from ._panel_spec import PanelSpec as PanelSpec
+    from ._panel_spec import build_panels as build_panels
+    from ._panel_spec import read_panel_set as read_panel_set
     from ._recipe import Recipe as Recipe
     from ._recipe import read_recipe as read_recipe
     from ._ruler import Edge as Edge
@@ -39,6 +46,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_manifold": ["Manifold"],
         "_labels": ["LabelTable", "read_label_table"],
         "_panel": ["Panel", "PanelCells", "build_panel", "read_panel_cells"],
+        "_panel_file": ["read_panel", "write_panel"],
+        "_panel_overlap": ["check_overlap"],
+        "_panel_spec": ["PanelSet", "PanelSpec", "build_panels", "read_panel_set"],
         "_recipe": ["Recipe", "read_recipe"],
         "_ruler": ["Edge", "Stage", "StageRuler", "read_stage_ruler"],
         "_transform_file": ["transform_file"],

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
+from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
 from ..cards._errors import PanelError, ScaleError
 from ..cards._names import sha256_file
+from ._count_file import COLUMNS, PLAIN, CountFile, PanelReading, label_cells, opened_counts
 from ._digests import cells_digest
 from ._labels import LEFT_OUT, LabelTable
 from ._ruler import StageRuler
 from ._scale import TARGET_SUM, check_finite, log_normalise, stored_values
 
-COLUMNS = ("dataset", "donor", "tissue", "cell_type")
 CHUNK = 8_192
+# values held at once, some 100 MB with the copies that checking and normalising make
+STORED = 1 << 21
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,14 @@ class PanelCells:
 
 
 def build_panel(
-    paths: Sequence[Path], *, genes: Sequence[str], labels: LabelTable, ruler: StageRuler, min_cells: int = 5
+    paths: Sequence[Path],
+    *,
+    genes: Sequence[str],
+    labels: LabelTable,
+    ruler: StageRuler,
+    min_cells: int = 5,
+    reading: PanelReading = PLAIN,
+    progress: Progress | None = None,
 ) -> Panel:
     """Average the labelled cells of files to anchors, reading each file in pieces.
 
@@ -134,38 +144,47 @@ def build_panel(
         Gives each stage its branch.
     min_cells
         Groups of fewer cells make no anchor; 5 as published.
+    reading
+        Which columns, cells and layer are read; by default all cells, from ``X``, by the columns named above.
+    progress
+        Called as ``progress(file, done, total)``, in cells, or in genes where the file is stored by gene (CSC).
 
     Raises
     ------
     PanelError
-        If a column or label is missing, cell ids repeat, or there are no anchors.
+        If a column or label is missing, cell ids repeat, a filter names what no file has, or there are no anchors.
     ScaleError
-        If ``X`` does not hold raw counts.
+        If the matrix does not hold raw counts.
     BadInputError
         If the label table names a stage that the ruler lacks.
+
+    Notes
+    -----
+    Of a file only the columns named, the names of cells and genes, and a piece of the matrix at a time are in memory.
+    A matrix stored by gene (CSC) is read twice, its panel genes the second time.
     """
+    every = label_cells(paths, labels, reading)
+    ruler.branch(every["stage"][every["n"] >= min_cells].unique())
     parts, described, files = [], [], []
-    seen: set[str] = set()
-    for path in paths:
-        cells = _open(path)
-        groups = _groups(cells, path, labels)
-        _refuse_repeats(groups, seen, path)
-        missing = tuple(np.asarray(genes)[cells.var_names.get_indexer(list(genes)) < 0].tolist())
-        used = groups[groups["n"] >= min_cells]
+    for number, path in enumerate(paths):
+        table = every[every["file"] == number]
+        used = table[table["n"] >= min_cells]
         kept = used.groupby(list(COLUMNS), observed=True, sort=True)
-        number = kept.ngroup().reindex(groups.index, fill_value=-1).to_numpy()
-        sums = np.zeros((kept.ngroups, len(genes)))
-        for rows, block, _ in _blocks(cells, np.flatnonzero(number >= 0), genes, path):
-            member = sparse.csr_matrix(
-                (np.ones(len(rows)), (number[rows], np.arange(len(rows)))), (len(sums), len(rows))
-            )
-            sums += (member @ block).toarray()
         size = kept.size()
-        parts.append(sums / size.to_numpy()[:, None])
+        sums = np.zeros((kept.ngroups, len(genes)))
+        with opened_counts(path, reading) as cells:
+            group = np.full(cells.matrix.shape[0], -1)
+            group[used["row"].to_numpy()] = kept.ngroup().to_numpy()
+            for rows, block, _ in _blocks(cells, np.flatnonzero(group >= 0), genes, progress):
+                present, place = np.unique(group[rows], return_inverse=True)
+                member = sparse.csr_matrix(
+                    (np.ones(len(rows)), (place, np.arange(len(rows)))), (len(present), len(rows))
+                )
+                sums[present] += (member @ block).toarray()
+            files.append(_describe(cells, table, genes))
+        parts.append((sums / size.to_numpy()[:, None]).astype(np.float32))
         described += [(*key, int(n)) for key, n in size.items()]
-        files.append(_describe(path, cells, groups, missing))
-        cells.file.close()
-    anchors = np.concatenate(parts) if parts else np.zeros((0, len(genes)))
+    anchors = np.concatenate(parts) if parts else np.zeros((0, len(genes)), dtype=np.float32)
     if len(anchors) < 3:
         raise PanelError(
             f"The files make {len(anchors)} anchors of at least {min_cells} cells, expected 3 or more.",
@@ -175,7 +194,7 @@ def build_panel(
     stage = tuple(str(labels.stage_of(s, c)) for s, c in zip(study, cell_type, strict=True))
     return Panel(
         genes=tuple(genes),
-        anchors=anchors.astype(np.float32),
+        anchors=anchors,
         stage=stage,
         branch=tuple(ruler.branch(stage)),
         cell_type=cell_type,
@@ -195,12 +214,13 @@ def read_panel_cells(
     ruler: StageRuler,
     max_per_stage: int | None,
     rng: np.random.Generator,
+    reading: PanelReading = PLAIN,
 ) -> PanelCells:
     """Read labelled cells, at most so many of a stage over all files, drawn at random.
 
     Parameters
     ----------
-    paths, genes, labels, ruler
+    paths, genes, labels, ruler, reading
         As ``build_panel``.
     max_per_stage
         Cells of a stage beyond these are left out; ``None`` keeps all.
@@ -212,12 +232,7 @@ def read_panel_cells(
     PanelError, ScaleError, BadInputError
         As ``build_panel``.
     """
-    opened = [(path, _open(path)) for path in paths]
-    tables = [_groups(cells, path, labels) for path, cells in opened]
-    seen: set[str] = set()
-    for (path, _), table in zip(opened, tables, strict=True):
-        _refuse_repeats(table, seen, path)
-    every = pd.concat([table.assign(file=number) for number, table in enumerate(tables)], ignore_index=True)
+    every = label_cells(paths, labels, reading)
     every = every[every["stage"] != LEFT_OUT]
     if every.empty:
         raise PanelError(f"None of the cells in {[path.name for path in paths]} has a stage.", "Check the label table.")
@@ -227,156 +242,156 @@ def read_panel_cells(
         few = max_per_stage is None or len(index) <= max_per_stage
         chosen.append(index if few else rng.choice(index, size=max_per_stage, replace=False))
     picked = every.loc[np.sort(np.concatenate(chosen))]
-    blocks, totals = [], []
-    for number, (path, cells) in enumerate(opened):
-        rows = np.sort(picked.loc[picked["file"] == number, "row"].to_numpy())
-        for _, block, counted in _blocks(cells, rows, genes, path):
-            blocks.append(block)
-            totals.append(counted)
-        cells.file.close()
     stage = tuple(picked["stage"])
+    branch = tuple(ruler.branch(stage))
+    blocks, totals = [], []
+    for number, path in enumerate(paths):
+        rows = np.sort(picked.loc[picked["file"] == number, "row"].to_numpy())
+        with opened_counts(path, reading) as cells:
+            pieces = [(block, counted) for _, block, counted in _blocks(cells, rows, genes, None)]
+        if isinstance(cells.matrix, CSCDataset) and pieces:
+            # each piece holds some genes of all rows
+            pieces = [(sum(block for block, _ in pieces), pieces[0][1])]
+        blocks += [block for block, _ in pieces]
+        totals += [counted for _, counted in pieces]
     return PanelCells(
         values=sparse.vstack(blocks, format="csr").astype(np.float32),
         totals=np.concatenate(totals),
         stage=stage,
-        branch=tuple(ruler.branch(stage)),
+        branch=branch,
         study=tuple(picked["dataset"]),
         donor=tuple(picked["donor"]),
         cell_ids=tuple(picked["dataset"] + ":" + picked["id"]),
     )
 
 
-def read_ensembl_ids(paths: Sequence[Path], genes: Sequence[str]) -> tuple[str, ...]:
+def read_ensembl_ids(paths: Sequence[Path], genes: Sequence[str], *, reading: PanelReading = PLAIN) -> tuple[str, ...]:
     """Ensembl id of each gene as the first file that knows it says in ``var['ensembl_id']``, empty where none does."""
     known: dict[str, str] = {}
     for path in paths:
-        cells = _open(path)
-        variables = cells.var
-        cells.file.close()
-        if "ensembl_id" in variables:
-            for symbol, identifier in zip(
-                variables.index.astype(str), variables["ensembl_id"].astype(str), strict=True
-            ):
+        with opened_counts(path, reading) as cells:
+            for symbol, identifier in zip(cells.genes, cells.ensembl, strict=True):
                 if identifier.startswith("ENSG"):
                     known.setdefault(symbol, identifier.split(".")[0])
     return tuple(known.get(gene, "") for gene in genes)
 
 
-def _open(path: Path) -> ad.AnnData:
-    """Open a file backed, with the columns a panel needs."""
-    try:
-        cells = ad.read_h5ad(path, backed="r")
-    # whatever the reader stumbles over lies in the user's file; its error class is private
-    except Exception as error:
-        raise PanelError(f"{str(path)!r} is not a readable .h5ad file: {error}.") from error
-    if "X" not in cells.file:
-        raise PanelError(f"{str(path)!r} has no X.", "Put the counts in X.")
-    lacking = [column for column in COLUMNS if column not in cells.obs]
-    if lacking:
-        raise PanelError(
-            f"{str(path)!r} lacks {', '.join(lacking)} in obs; a panel needs {', '.join(COLUMNS)}.", "Add the columns."
-        )
-    for column in COLUMNS:
-        nameless = (cells.obs[column].isna() | (cells.obs[column].astype(str) == "")).to_numpy()
-        if nameless.any():
-            raise PanelError(
-                f"{path.name} gives {int(nameless.sum())} of {len(nameless)} cells no {column}, "
-                f"the first of them {cells.obs_names[nameless][0]!r}.",
-                f"Fill the column {column!r} of obs, with a word such as 'unknown' if need be, or drop the cells.",
-            )
-    if not cells.var_names.is_unique:
-        repeated = cells.var_names[cells.var_names.duplicated()][0]
-        raise PanelError(
-            f"{path.name} names the gene {repeated!r} more than once in var_names.",
-            "Call `adata.var_names_make_unique()` or sum the columns.",
-        )
-    return cells
-
-
-def _groups(cells: ad.AnnData, path: Path, labels: LabelTable) -> pd.DataFrame:
-    """One row per cell: its group, stage, position, id and the size of its group."""
-    table = pd.DataFrame({column: cells.obs[column].astype(str).to_numpy() for column in COLUMNS})
-    pairs = table[["dataset", "cell_type"]].drop_duplicates()
-    stages = {(d, c): labels.stage_of(d, c) or LEFT_OUT for d, c in pairs.itertuples(index=False)}
-    table["stage"] = [stages[key] for key in zip(table["dataset"], table["cell_type"], strict=True)]
-    table["row"] = np.arange(len(table))
-    table["id"] = cells.obs_names.astype(str)
-    size = table.groupby(list(COLUMNS))["row"].transform("size")
-    table["n"] = size.where(table["stage"] != LEFT_OUT, 0)
-    return table
-
-
-def _refuse_repeats(groups: pd.DataFrame, seen: set[str], path: Path) -> None:
-    """Refuse a cell that occurs twice, within a file or across files of a study."""
-    ids = (groups["dataset"] + ":" + groups["id"]).tolist()
-    repeated = next((name for name in ids if name in seen), None) or (
-        None if len(set(ids)) == len(ids) else groups["id"][groups["id"].duplicated()].iloc[0]
-    )
-    if repeated:
-        raise PanelError(
-            f"The cell {repeated!r} in {path.name} occurs more than once in the panel.", "Drop duplicates."
-        )
-    seen.update(ids)
-
-
-def _blocks(
-    cells: ad.AnnData, rows: NDArray[np.integer], genes: Sequence[str], path: Path
-) -> Iterator[tuple[NDArray[np.integer], sparse.csr_matrix, NDArray[np.float64]]]:
-    """Pieces of some rows: ``log1p`` of counts per 10,000 over all genes of the file, panel genes only; totals."""
-    position = cells.var_names.get_indexer(list(genes))
-    if (position < 0).all():
-        raise PanelError(
-            f"{path.name} has none of the {len(genes)} panel genes.",
-            "Are its var_names gene symbols, genes in columns?",
-        )
-    found = np.flatnonzero(position >= 0)
-    place = sparse.csr_matrix(
-        (np.ones(len(found), dtype=np.float32), (position[found], found)), (cells.n_vars, len(genes))
-    )
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        block = sparse.csr_matrix(_read_rows(cells, part))
-        _check_counts(stored_values(block), path)
-        totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        yield part, sparse.csr_matrix(log_normalise(block, totals) @ place), totals
-
-
-def _read_rows(cells: ad.AnnData, rows: NDArray[np.integer]) -> Any:
-    """Rows of a backed matrix; a run of rows is read as a slice, which costs one seek."""
-    if len(rows) == rows[-1] - rows[0] + 1:
-        return cells.X[int(rows[0]) : int(rows[-1]) + 1]
-    return cells.X[rows]
-
-
-def _check_counts(values: NDArray[Any], path: Path) -> None:
-    """Refuse anything but raw counts."""
-    try:
-        check_finite(values)
-    except ScaleError as error:
-        raise ScaleError(f"X of {path.name} does not hold raw counts: {error.message}", error.hint) from error
-    if values.size and not (values == np.rint(values)).all():
-        raise ScaleError(
-            f"X of {path.name} does not hold raw counts (found {values[values != np.rint(values)][0]:.4g}).",
-            "Put the counts in X.",
-        )
-
-
-def _describe(path: Path, cells: ad.AnnData, groups: pd.DataFrame, missing: tuple[str, ...]) -> PanelFile:
-    """What was used of a file."""
-    used = groups[groups["stage"] != LEFT_OUT]
-    provenance = cells.uns.get("provenance", {})
-    source = provenance.get("source", "") if isinstance(provenance, Mapping) else provenance
-    return PanelFile(path.name, sha256_file(path), len(used), cells_digest(used["id"].tolist()), missing, str(source))
-
-
-def gene_names(path: Path) -> tuple[str, ...]:
-    """Names of the genes of a file, as ``var_names`` spells them.
+def gene_names(path: Path, *, reading: PanelReading = PLAIN) -> tuple[str, ...]:
+    """Names of the genes of a file, as it spells them.
 
     Raises
     ------
     PanelError
         If the file cannot be read or names a gene twice.
     """
-    cells = _open(path)
-    cells.file.close()
-    return tuple(cells.var_names.astype(str))
+    with opened_counts(path, reading) as cells:
+        return tuple(cells.genes)
+
+
+def _blocks(
+    cells: CountFile, rows: NDArray[np.integer], genes: Sequence[str], progress: Progress | None
+) -> Iterator[tuple[NDArray[np.integer], sparse.csr_matrix, NDArray[np.float64]]]:
+    """Pieces of some rows: ``log1p`` of counts per 10,000 over all genes of the file, panel genes only; totals.
+
+    A piece is some of the rows with all panel genes; of a matrix stored by gene, all rows with some of them.
+    """
+    position = cells.genes.get_indexer(list(genes))
+    if (position < 0).all():
+        raise PanelError(
+            f"{cells.path.name} has none of the {len(genes)} panel genes.",
+            "Are its var_names gene symbols, genes in columns?",
+        )
+    if isinstance(cells.matrix, CSCDataset):
+        yield from _blocks_of_genes(cells, rows, position, progress)
+        return
+    found = np.flatnonzero(position >= 0)
+    place = sparse.csr_matrix(
+        (np.ones(len(found), dtype=np.float32), (position[found], found)), (len(cells.genes), len(genes))
+    )
+    done = 0
+    for part in _pieces(rows, _n_stored(cells.matrix, rows)):
+        block = sparse.csr_matrix(_read_rows(cells.matrix, part))
+        _check_counts(stored_values(block), cells)
+        totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        yield part, sparse.csr_matrix(log_normalise(block @ place, totals)), totals
+        done += len(part)
+        if progress is not None:
+            progress(cells.path.name, done, len(rows))
+
+
+def _blocks_of_genes(
+    cells: CountFile, rows: NDArray[np.integer], position: NDArray[np.integer], progress: Progress | None
+) -> Iterator[tuple[NDArray[np.integer], sparse.csr_matrix, NDArray[np.float64]]]:
+    """The same of a matrix stored by gene, which would be read whole for any of its rows."""
+    if not len(rows):
+        return
+    every = np.arange(cells.matrix.shape[1])
+    totals, done = np.zeros(len(rows)), 0
+    order = np.argsort(position, kind="stable")
+    order = order[position[order] >= 0]
+    n_steps = len(every) + len(order)
+    for part in _pieces(every, _n_stored(cells.matrix, every)):
+        block = cells.matrix[:, int(part[0]) : int(part[-1]) + 1][rows]
+        _check_counts(stored_values(block), cells)
+        totals += np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        done += len(part)
+        if progress is not None:
+            progress(cells.path.name, done, n_steps)
+    for part in _pieces(order, _n_stored(cells.matrix, position[order])):
+        place = sparse.csr_matrix(
+            (np.ones(len(part), dtype=np.float32), (np.arange(len(part)), part)), (len(part), len(position))
+        )
+        block = sparse.csr_matrix(cells.matrix[:, position[part]][rows])
+        yield rows, sparse.csr_matrix(log_normalise(block @ place, totals)), totals
+        done += len(part)
+        if progress is not None:
+            progress(cells.path.name, done, n_steps)
+
+
+def _n_stored(matrix: Any, lines: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Values stored of each of some rows, or of some columns of a matrix stored by gene."""
+    if not isinstance(matrix, CSRDataset | CSCDataset):
+        return np.full(len(lines), matrix.shape[1], dtype=np.int64)
+    pointers = np.asarray(matrix.group["indptr"][:], dtype=np.int64)
+    return np.asarray(pointers[lines + 1] - pointers[lines])
+
+
+def _pieces(lines: NDArray[np.integer], n_stored: NDArray[np.int64]) -> Iterator[NDArray[np.integer]]:
+    """Cut rows or columns into pieces of at most ``CHUNK`` lines and ``STORED`` values, but one line at least."""
+    before = np.concatenate([[0], np.cumsum(n_stored)])
+    start = 0
+    while start < len(lines):
+        fits = int(np.searchsorted(before, before[start] + STORED, side="right")) - 1
+        stop = max(start + 1, min(start + CHUNK, fits))
+        yield lines[start:stop]
+        start = stop
+
+
+def _read_rows(matrix: Any, rows: NDArray[np.integer]) -> Any:
+    """Rows of a matrix on disk; a run of rows with few gaps is read as a slice, which costs one seek."""
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    if last - first == len(rows):
+        return matrix[first:last]
+    return matrix[first:last][rows - first] if last - first <= 2 * len(rows) else matrix[rows]
+
+
+def _check_counts(values: NDArray[Any], cells: CountFile) -> None:
+    """Refuse anything but raw counts."""
+    named = f"{cells.where} of {cells.path.name}"
+    try:
+        check_finite(values)
+    except ScaleError as error:
+        raise ScaleError(f"{named} does not hold raw counts: {error.message}", error.hint) from error
+    if values.size and not (values == np.rint(values)).all():
+        raise ScaleError(
+            f"{named} does not hold raw counts (found {values[values != np.rint(values)][0]:.4g}).",
+            "Put the counts in X, or name the layer that has them.",
+        )
+
+
+def _describe(cells: CountFile, table: pd.DataFrame, genes: Sequence[str]) -> PanelFile:
+    """What was used of a file."""
+    used = table["id"][table["stage"] != LEFT_OUT]
+    missing = tuple(np.asarray(genes)[cells.genes.get_indexer(list(genes)) < 0].tolist())
+    digest = cells_digest(used.tolist())
+    return PanelFile(cells.path.name, sha256_file(cells.path), len(used), digest, missing, cells.source)

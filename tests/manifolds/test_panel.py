@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 from tiny import tiny_ruler
 
 from manifoldzoo.cards._errors import BadInputError, FormatError, PanelError, ScaleError
 from manifoldzoo.cards._names import sha256_file
 from manifoldzoo.manifolds import _panel
+from manifoldzoo.manifolds._count_file import PanelReading
 from manifoldzoo.manifolds._digests import cells_digest
-from manifoldzoo.manifolds._labels import LabelTable, read_label_table
+from manifoldzoo.manifolds._labels import LabelTable, assign_stages, read_label_table
 from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.manifolds._panel import (
     build_panel,
@@ -441,3 +449,407 @@ def test_the_genes_of_a_file_are_read_as_it_spells_them(tmp_path):
     assert gene_names(path) == tuple(f"G{i}" for i in range(12))
     with pytest.raises(PanelError, match=r"none\.h5ad"):
         gene_names(tmp_path / "none.h5ad")
+
+
+def same_panel(one, other) -> bool:
+    """Everything but the identity of the files."""
+    columns = ("genes", "stage", "branch", "cell_type", "donor", "tissue", "study")
+    return (
+        np.array_equal(one.anchors, other.anchors)
+        and np.array_equal(one.n_cells, other.n_cells)
+        and all(getattr(one, name) == getattr(other, name) for name in columns)
+    )
+
+
+def test_columns_of_other_names_and_constants_make_the_same_panel(tmp_path):
+    one = study("one")
+    plain = build([written(one, tmp_path / "plain.h5ad")])
+    renamed = one.copy()
+    renamed.obs = one.obs.rename(columns={"dataset": "study", "donor": "patient", "cell_type": "label"})
+    del renamed.obs["tissue"]
+    path = written(renamed, tmp_path / "renamed.h5ad")
+    columns = {"dataset": "study", "donor": "patient", "cell_type": "label"}
+    reading = PanelReading(columns=columns, constants={"tissue": "blood"})
+    assert same_panel(build([path], reading=reading), plain)
+    assert read_cells([path], reading=reading).cell_ids == read_cells([tmp_path / "plain.h5ad"]).cell_ids
+    with pytest.raises(PanelError, match="lacks tissue in obs"):
+        build([path], reading=PanelReading(columns=columns))
+    with pytest.raises(PanelError, match="lacks organ in obs"):
+        build([path], reading=PanelReading(columns=columns | {"tissue": "organ"}))
+
+
+def test_a_column_that_a_file_has_wins_over_the_constant(tmp_path):
+    path = written(study("one"), tmp_path / "one.h5ad")
+    assert set(build([path], reading=PanelReading(constants={"tissue": "skin"})).tissue) == {"blood"}
+    reading = PanelReading(columns={"tissue": "organ"}, constants={"tissue": "skin"})
+    assert set(build([path], reading=reading).tissue) == {"skin"}
+
+
+def test_one_column_may_say_two_things(tmp_path):
+    path = written(study("one"), tmp_path / "one.h5ad")
+    assert set(build([path], reading=PanelReading(columns={"tissue": "donor"})).tissue) == {"d1", "d2"}
+
+
+@pytest.mark.parametrize(
+    ("reading", "keeps"),
+    [
+        (PanelReading(donors=("d1",)), lambda obs: obs["donor"] == "d1"),
+        (PanelReading(exclude_donors=("d1",)), lambda obs: obs["donor"] != "d1"),
+        (PanelReading(exclude_donors=("two:d1",)), lambda obs: (obs["donor"] != "d1") | (obs["dataset"] != "two")),
+        (PanelReading(studies=("two",)), lambda obs: obs["dataset"] == "two"),
+        (PanelReading(exclude_studies=("two",)), lambda obs: obs["dataset"] == "one"),
+        (PanelReading(exclude_cell_types=("beta", "noise")), lambda obs: ~obs["cell_type"].isin(["beta", "noise"])),
+        (PanelReading(cell_types=("beta", "alpha")), lambda obs: obs["cell_type"].isin(["beta", "alpha"])),
+        (
+            PanelReading(donors=("one:d1", "d2"), exclude_studies=("two",), cell_types=("alpha", "beta", "gamma")),
+            lambda obs: (obs["dataset"] == "one") & (obs["cell_type"] != "noise"),
+        ),
+    ],
+    ids=["donors", "not donors", "not one's donor", "studies", "not studies", "not types", "types", "several"],
+)
+def test_filters_leave_what_subsetting_leaves(tmp_path, reading, keeps):
+    sources = [study("one"), study("two", seed=1)]
+    paths = [written(cells, tmp_path / f"{number}.h5ad") for number, cells in enumerate(sources)]
+    kept = [cells[keeps(cells.obs).to_numpy()].copy() for cells in sources]
+    subset = [written(cells, tmp_path / f"kept_{number}.h5ad") for number, cells in enumerate(kept) if cells.n_obs]
+    assert same_panel(build(paths, reading=reading), build(subset))
+    found, expected = read_cells(paths, reading=reading), read_cells(subset)
+    assert found.cell_ids == expected.cell_ids
+    assert np.array_equal(found.values.toarray(), expected.values.toarray())
+
+
+@pytest.mark.parametrize("option", ["donors", "exclude_donors", "studies", "exclude_studies", "cell_types"])
+def test_a_filter_that_names_nothing_is_refused(tmp_path, option):
+    """A misspelt name to exclude would leave the very cells in that must not be there."""
+    path = written(study("one"), tmp_path / "one.h5ad")
+    with pytest.raises(PanelError, match=f"'{option}' names 'd3'"):
+        build([path], reading=PanelReading(**{option: ("d3",)}))
+
+
+def test_what_the_filters_leave_out_need_not_be_in_order(tmp_path):
+    """An atlas that repeats another file's study, with unknown types and nameless donors there, can be used without."""
+    one, two = study("one"), study("one")
+    two.obs["dataset"] = ["one"] * 40 + ["two"] * 50
+    two.obs["cell_type"] = ["omega"] * 40 + two.obs["cell_type"].tolist()[40:]
+    two.obs["tissue"] = pd.Categorical([None] * 40 + ["blood"] * 50)
+    paths = [written(one, tmp_path / "one.h5ad"), written(two, tmp_path / "two.h5ad")]
+    with pytest.raises(PanelError):
+        build(paths)
+    with pytest.raises(PanelError, match=r"gives 40 of 90 cells no tissue"):
+        build(paths[1:])
+    other = written(two[40:].copy(), tmp_path / "rest.h5ad")
+    assert same_panel(build(paths[1:], reading=PanelReading(exclude_studies=("one",))), build([other]))
+
+
+@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
+def test_counts_may_lie_in_a_layer_or_in_raw(tmp_path, storage):
+    one = study("one")
+    plain = build([written(one, tmp_path / "plain.h5ad", storage)])
+    shape = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": np.asarray}[storage]
+    layered = one.copy()
+    layered.layers["counts"] = shape(one.X)
+    layered.X = np.log1p(one.X)
+    layered.write_h5ad(tmp_path / "layered.h5ad")
+    assert same_panel(build([tmp_path / "layered.h5ad"], reading=PanelReading(layer="counts")), plain)
+    with pytest.raises(ScaleError, match=r"layered\.h5ad"):
+        build([tmp_path / "layered.h5ad"])
+    with pytest.raises(PanelError, match="has no layers/spliced") as caught:
+        build([tmp_path / "layered.h5ad"], reading=PanelReading(layer="spliced"))
+    assert "counts" in caught.value.hint
+    # raw has genes of its own, more than X has
+    raw = one.copy()
+    raw.X = shape(one.X)
+    raw.raw = raw
+    raw = raw[:, 8:].copy()
+    raw.X = np.log1p(one.X[:, 8:])
+    raw.write_h5ad(tmp_path / "raw.h5ad")
+    reading = PanelReading(layer="raw.X")
+    assert same_panel(build([tmp_path / "raw.h5ad"], reading=reading), plain)
+    assert gene_names(tmp_path / "raw.h5ad", reading=reading) == tuple(one.var_names)
+    assert gene_names(tmp_path / "raw.h5ad") == tuple(one.var_names[8:])
+
+
+def test_gene_names_may_lie_in_a_column_of_var(tmp_path):
+    one = study("one")
+    plain = build([written(one, tmp_path / "plain.h5ad")])
+    one.var["feature_name"] = one.var_names
+    one.var["unclear"] = ["G0"] * 12
+    one.var_names = [f"ENSG{number:011d}" for number in range(12)]
+    one.var["ensembl_id"] = one.var_names
+    path = written(one, tmp_path / "ensembl.h5ad")
+    reading = PanelReading(gene_column="feature_name")
+    assert same_panel(build([path], reading=reading), plain)
+    assert read_ensembl_ids([path], ["G3"], reading=reading) == ("ENSG00000000003",)
+    with pytest.raises(PanelError, match="'G0' more than once in unclear"):
+        build([path], reading=PanelReading(gene_column="unclear"))
+    with pytest.raises(PanelError, match="lacks symbol in var"):
+        build([path], reading=PanelReading(gene_column="symbol"))
+
+
+@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
+@pytest.mark.parametrize("stored", [1, 30, 500])
+def test_pieces_of_any_size_give_the_same(tmp_path, monkeypatch, storage, stored):
+    """Pieces are cut by the values they hold too, and a matrix stored by gene in pieces of genes."""
+    path = written(study("one"), tmp_path / "one.h5ad", storage)
+    whole, every = build([path]), read_cells([path])
+    seen = []
+    monkeypatch.setattr(_panel, "STORED", stored)
+    again = build([path], progress=lambda *told: seen.append(told))
+    assert same_panel(build([path]), again)
+    assert np.allclose(again.anchors, whole.anchors, rtol=1e-6)
+    cells = read_cells([path])
+    assert cells.cell_ids == every.cell_ids
+    assert np.array_equal(cells.values.toarray(), every.values.toarray())
+    assert np.array_equal(cells.totals, every.totals)
+    steps = [done for _, done, _ in seen]
+    assert {(name, total) for name, _, total in seen} == {("one.h5ad", seen[0][2])}
+    assert steps == sorted(set(steps)) and steps[-1] == seen[0][2]
+    assert len(steps) > 1 or (storage, stored) == ("csc", 500)
+
+
+@given(st.lists(st.integers(0, 12), max_size=40), st.integers(1, 9), st.integers(1, 30))
+def test_pieces_hold_no_more_than_they_may_and_no_less_than_they_could(sizes, chunk, stored):
+    lines = np.arange(len(sizes)) * 3
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_panel, "CHUNK", chunk)
+        patched.setattr(_panel, "STORED", stored)
+        pieces = list(_panel._pieces(lines, np.array(sizes, dtype=np.int64)))
+    assert [line for piece in pieces for line in piece] == lines.tolist()
+    held = [[sizes[line // 3] for line in piece] for piece in pieces]
+    assert all(len(piece) == 1 or (len(piece) <= chunk and sum(piece) <= stored) for piece in held)
+    for piece, after in pairwise(held):
+        assert len(piece) == chunk or sum(piece) + after[0] > stored
+
+
+@pytest.mark.parametrize("fault", [0.5, np.nan])
+@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
+def test_only_the_cells_that_are_used_are_checked(tmp_path, storage, fault):
+    """What is left out may be anything, whatever way the matrix is stored."""
+    one = study("one")
+    plain = build([written(one, tmp_path / "plain.h5ad", storage)])
+    one.X[(one.obs["cell_type"] == "noise").to_numpy(), 4] = fault
+    assert same_panel(build([written(one, tmp_path / "one.h5ad", storage)]), plain)
+    one.X[np.flatnonzero(one.obs["cell_type"] == "alpha")[0], 9] = fault
+    with pytest.raises(ScaleError, match=r"one\.h5ad"):
+        build([written(one, tmp_path / "one.h5ad", storage)])
+
+
+def test_cells_far_apart_in_a_file_are_found(tmp_path):
+    """A run of rows is read as a slice, some with gaps too, few far apart row by row."""
+    one = study("one", n=400)
+    kept = np.r_[np.arange(3, 40, 2), 100, 180, 260, np.arange(330, 360)]
+    one.obs["cell_type"] = "noise"
+    one.obs.iloc[kept, one.obs.columns.get_loc("cell_type")] = "alpha"
+    cells = read_cells([written(one, tmp_path / "one.h5ad")])
+    assert cells.cell_ids == tuple(f"one:cell{row}" for row in kept)
+    assert np.allclose(cells.values.toarray(), by_hand(one, GENES)[kept], atol=1e-5)
+
+
+def test_an_older_layout_of_tables_is_read(tmp_path):
+    """anndata 0.7 kept the categories of a column in a folder of their own."""
+    one = study("one")
+    path = written(one, tmp_path / "old.h5ad")
+    plain = build([path])
+    with h5py.File(path, "r+") as file:
+        for table in ("obs", "var"):
+            file[table].attrs["encoding-version"] = "0.1.0"
+            for name in list(file[table]):
+                column = file[table][name]
+                if isinstance(column, h5py.Group):
+                    codes, categories = column["codes"][:], column["categories"][:]
+                    del file[table][name]
+                    file[table][f"__categories/{name}"] = categories
+                    file[table][f"__categories/{name}"].attrs.update({"ordered": False})
+                    file[table][name] = codes
+                    file[table][name].attrs["categories"] = file[table][f"__categories/{name}"].ref
+    assert same_panel(build([path]), plain)
+    with h5py.File(path, "r+") as file:
+        del file["obs"].attrs["column-order"]
+    with pytest.raises(PanelError, match=r"before 0\.7"):
+        build([path])
+
+
+def test_a_damaged_matrix_is_named(tmp_path):
+    one = study("one")
+    one.X = sparse.csr_matrix(one.X)
+    one.write_h5ad(tmp_path / "one.h5ad", compression="gzip")
+    with h5py.File(tmp_path / "one.h5ad", "r") as file:
+        begin = file["X/data"].id.get_chunk_info(0).byte_offset
+    with (tmp_path / "one.h5ad").open("r+b") as stream:
+        stream.seek(begin)
+        stream.write(b"\xff" * 16)
+    with pytest.raises(PanelError, match=r"one\.h5ad' is damaged"):
+        build([tmp_path / "one.h5ad"])
+
+
+# Growth of memory while a panel is built, VmHWM being the peak of this program alone.
+MEASURE = """
+import json, sys
+from pathlib import Path
+from manifoldzoo.manifolds import _panel
+from manifoldzoo.manifolds._count_file import PanelReading
+from manifoldzoo.manifolds._labels import LabelTable
+from tiny import tiny_ruler
+def memory(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name + ":")) / 1024
+given = json.loads(sys.argv[1])
+_panel.STORED = given["stored"] or _panel.STORED
+labels = LabelTable({("one", "alpha"): "stem", ("one", "beta"): "left_1", ("one", "noise"): "-"})
+before, told = memory("VmRSS"), []
+for path, layer in given["files"]:
+    panel = _panel.build_panel([Path(path)], genes=[f"G{i}" for i in range(0, 4000, 4)], labels=labels,
+                               ruler=tiny_ruler(), reading=PanelReading(layer=layer))
+    told.append([len(panel.anchors), float(panel.anchors.mean()), memory("VmHWM") - before])
+print(json.dumps(told))
+"""
+
+
+def write_large(path: Path, n_cells: int, storage: str = "csr", *, layers: tuple[str, ...] = ()) -> None:
+    """As many cells of 4,000 genes, 1,000 of them counted in each, without holding them in memory."""
+    n_genes, per_cell = 4000, 1000
+    lines, each = (n_cells, per_cell) if storage == "csr" else (n_genes, n_cells * per_cell // n_genes)
+    some = max(1, (1 << 21) // each)
+    rng = np.random.default_rng(0)
+    inner = np.tile(np.arange(each, dtype=np.int32) * 4, some)
+    counts = rng.integers(1, 5, len(inner)).astype(np.float32)
+    kinds = rng.choice(["alpha", "beta", "noise"], n_cells)
+    obs = pd.DataFrame(
+        {"dataset": "one", "donor": rng.choice(["d1", "d2"], n_cells), "tissue": "t", "cell_type": kinds}
+    )
+    obs.index = [f"cell{number}" for number in range(n_cells)]
+    ad.AnnData(obs=obs, var=pd.DataFrame(index=[f"G{number}" for number in range(n_genes)])).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        for where in ("X", *(f"layers/{name}" for name in layers)):
+            group = file.create_group(where)
+            group.attrs.update({"encoding-type": f"{storage}_matrix", "encoding-version": "0.1.0"})
+            group.attrs["shape"] = np.array([n_cells, n_genes])
+            group["indptr"] = np.arange(lines + 1, dtype=np.int64) * each
+            data = group.create_dataset("data", (lines * each,), "f4", chunks=(1 << 17,))
+            indices = group.create_dataset("indices", (lines * each,), "i4", chunks=(1 << 17,))
+            for start in range(0, lines, some):
+                stop = min(lines, start + some)
+                data[start * each : stop * each] = counts[: (stop - start) * each]
+                indices[start * each : stop * each] = inner[: (stop - start) * each]
+
+
+def measured(files, stored: int | None) -> list[list[float]]:
+    given = json.dumps({"files": [[str(path), layer] for path, layer in files], "stored": stored})
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{MEASURE}"
+    ran = subprocess.run([sys.executable, "-c", code, given], check=True, capture_output=True, text=True)
+    return json.loads(ran.stdout)
+
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux tells it")
+
+
+@on_linux
+def test_a_file_is_never_in_memory(tmp_path):
+    """Neither rows, nor columns, nor the layers that are not read: 150 to 300 MB in less than 70."""
+    files = [("csr", "csr", (), None), ("csc", "csc", (), None), ("layered", "csr", ("counts",), "counts")]
+    for name, storage, layers, _ in files:
+        write_large(tmp_path / f"{name}.h5ad", 20_000, storage, layers=layers)
+    told = measured([(tmp_path / f"{name}.h5ad", layer) for name, _, _, layer in files], 1 << 18)
+    sizes = [(tmp_path / f"{name}.h5ad").stat().st_size / 2**20 for name, _, _, _ in files]
+    assert min(sizes) > 150
+    assert [n for n, _, _ in told] == [4, 4, 4]
+    # all the genes asked for are counted, 1 to 4 times of about 2,500 counts a cell
+    assert told[0][1] == pytest.approx(2.2, abs=0.3)
+    assert told[2][1] == pytest.approx(told[0][1], rel=1e-6)
+    assert max(growth for _, _, growth in told) < 70, told
+
+
+@on_linux
+@pytest.mark.slow
+def test_a_file_larger_than_the_memory_allowed_is_read(tmp_path):
+    """1.5 GB in pieces of the size that is shipped; what grows with the file is the table of its cells."""
+    write_large(tmp_path / "large.h5ad", 200_000)
+    assert (tmp_path / "large.h5ad").stat().st_size > 1.5e9
+    ((n_anchors, _, growth),) = measured([(tmp_path / "large.h5ad", None)], None)
+    assert n_anchors == 4
+    assert growth < 300
+
+
+def test_ontology_ids_of_a_label_table_are_read(tmp_path):
+    header = "dataset\tcell_type\tstage\tnote\tontology_id\n"
+    (tmp_path / "labels.tsv").write_text(header + "one\ta\tstem\t\tCL:0000037\none\tb\t-\t\t\n")
+    table = read_label_table(tmp_path / "labels.tsv")
+    assert dict(table.ontology) == {("one", "a"): "CL:0000037"}
+    (tmp_path / "plain.tsv").write_text(HEADER + "one\tb\t-\tsay\none\ta\tstem\t\n")
+    plain = read_label_table(tmp_path / "plain.tsv")
+    assert dict(plain.ontology) == {}
+    assert plain.stages == table.stages
+    assert plain.digest != table.digest
+    assert plain.digest == LabelTable(dict(table.stages)).digest
+    assert plain.digest != LabelTable(dict(table.stages) | {("one", "b"): "stem"}).digest
+    (tmp_path / "labels.tsv").write_text(header + "one\ta\tstem\t\tHSC\n")
+    with pytest.raises(FormatError, match="line 2 has the ontology id 'HSC'"):
+        read_label_table(tmp_path / "labels.tsv")
+
+
+STAGES = tuple(stage.id for stage in tiny_ruler().stages)
+
+
+def test_assigned_stages_are_a_draw_that_can_be_repeated():
+    pairs = [("one", "a"), ("two", "a"), ("two", "b"), ("two", "c")]
+    table = assign_stages(pairs, STAGES, rng=np.random.default_rng(3))
+    assert table.stages == assign_stages(pairs[::-1] * 2, STAGES, rng=np.random.default_rng(3)).stages
+    assert table.stages["one", "a"] == table.stages["two", "a"]
+    assert len(set(table.stages.values())) == 3
+    drawn = Counter(
+        assign_stages(pairs, STAGES, rng=np.random.default_rng(seed)).stages["two", "b"] for seed in range(600)
+    )
+    # each stage 100 times, with a standard deviation of 9
+    assert set(drawn) == set(STAGES) and min(drawn.values()) > 60 and max(drawn.values()) < 145
+
+
+def test_more_cell_types_than_stages_share_them_evenly():
+    table = assign_stages([("one", f"t{i}") for i in range(15)], STAGES, rng=np.random.default_rng(0))
+    assert sorted(Counter(table.stages.values()).values()) == [2, 2, 2, 3, 3, 3]
+
+
+def test_what_the_ruler_knows_is_no_negative_control():
+    known = LabelTable({("one", "a"): "stem", ("one", "b"): "-"})
+    pairs = [("one", "a"), ("one", "b"), ("one", "c"), ("two", "a")]
+    table = assign_stages(pairs, STAGES, rng=np.random.default_rng(0), known=known)
+    assert table.stage_of("one", "a") is None
+    assert None not in [table.stage_of(*pair) for pair in pairs[1:]]
+
+
+def without_matrix(file: h5py.File) -> None:
+    del file["X/indptr"]
+
+
+def without_categories(file: h5py.File) -> None:
+    del file["obs/donor/categories"]
+
+
+def without_cells(file: h5py.File) -> None:
+    del file["obs"]
+
+
+def with_plain_provenance(file: h5py.File) -> None:
+    del file["uns/provenance"]
+    file["uns"]["provenance"] = "by hand"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (without_matrix, r"X of '.*one\.h5ad' is not a matrix"),
+        (without_categories, r"one\.h5ad' has a table '/obs' that cannot be read"),
+        (without_cells, r"one\.h5ad' has no table of cells"),
+    ],
+)
+def test_a_file_with_a_part_missing_is_refused(tmp_path, change, match):
+    path = written(study("one"), tmp_path / "one.h5ad")
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(PanelError, match=match):
+        build([path])
+
+
+def test_a_source_may_be_a_plain_word(tmp_path):
+    path = written(study("one"), tmp_path / "one.h5ad")
+    with h5py.File(path, "r+") as file:
+        with_plain_provenance(file)
+    assert build([path]).files[0].source == "by hand"
