@@ -103,9 +103,12 @@ class Readout(Frozen):
     """Stage 3: one task on the latent coordinates."""
 
     task: Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
-    kind: Literal["linear", "mlp", "ridge"]
-    """``linear`` and ``mlp`` (one hidden layer, ReLU) give probabilities of classes, ``ridge`` one number."""
+    kind: Literal["linear", "mlp", "expected"]
+    """``linear`` and ``mlp`` (one hidden layer, ReLU) give probabilities of classes, ``expected`` the mean of a number
+    over the classes of another task."""
     classes: list[Text]
+    of: Text | None = None
+    """The other task of ``expected``."""
     n_hidden: int | None = Field(default=None, ge=1)
     stages: list[Text] = Field(default_factory=list)
     """Stages that the task is about; empty means all. Cells of others are left without a class."""
@@ -114,8 +117,10 @@ class Readout(Frozen):
 
     @model_validator(mode="after")
     def _parts_fit_the_kind(self) -> Readout:
-        if (self.kind == "ridge") != (not self.classes) or len(self.classes) == 1:
+        if (self.kind == "expected") != (not self.classes) or len(self.classes) == 1:
             raise ValueError(f"a readout of kind {self.kind!r} has {len(self.classes)} classes")
+        if (self.kind == "expected") != (self.of is not None):
+            raise ValueError(f"of is for kind 'expected', got {self.of!r} for {self.kind!r}")
         if (self.kind == "mlp") != (self.n_hidden is not None):
             raise ValueError(f"n_hidden is for kind 'mlp', got {self.n_hidden} for {self.kind!r}")
         return self
@@ -180,6 +185,32 @@ class PanelManifest(Frozen):
     min_cells: int = Field(ge=1)
     files: Annotated[list[PanelFileEntry], Field(min_length=1)]
     anchors: Annotated[list[AnchorEntry], Field(min_length=3)]
+
+
+class BesidePanel(Frozen):
+    """A panel that nothing was fitted to; its anchors travel as ``panel.<name>.anchors``."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+    role: Literal["external", "zero-shot", "negative"]
+    """``external`` and ``zero-shot`` are placed by the head as it is; a ``negative`` one must fail the gates."""
+    n_shared_cells: int = Field(ge=0)
+    """With the extraction panel, by id."""
+    n_shared_donors: int = Field(ge=0)
+    specification: Sha256
+    """Digest of what was asked for."""
+    manifest: PanelManifest
+
+
+class Untrained(Frozen):
+    """A model without training that the anchors were read by, to compare with.
+
+    Their coordinates travel as ``comparator.<control>.<seed>``.
+    """
+
+    control: ControlKind
+    seed: int
+    digest: Sha256
+    """Of the model."""
 
 
 class StageEntry(Frozen):
@@ -253,6 +284,10 @@ class Card(Frozen):
     source_model: SourceModel
     extraction: Extraction
     panel: PanelManifest
+    panels: list[BesidePanel] = Field(default_factory=list)
+    """Panels beside the extraction panel."""
+    untrained: list[Untrained] = Field(default_factory=list)
+    """Models without training that the last rung compares with."""
     ruler: Ruler
     genes: GeneAnnotation
     test_vectors: Tolerance
@@ -265,10 +300,18 @@ class Card(Frozen):
     @model_validator(mode="after")
     def _stages_are_known(self) -> Card:
         known = {stage.id for stage in self.ruler.stages}
-        strangers = sorted({anchor.stage for anchor in self.panel.anchors} - known)
+        manifests = [self.panel, *(panel.manifest for panel in self.panels)]
+        strangers = sorted({anchor.stage for manifest in manifests for anchor in manifest.anchors} - known)
         if strangers:
             raise ValueError(f"panel stages {strangers} are not stages of the ruler {self.ruler.name!r}")
+        beside = [panel.name for panel in self.panels]
+        if len(set(beside)) != len(beside):
+            raise ValueError(f"panel names must differ, got {beside}")
         tasks = [readout.task for readout in self.extraction.readouts]
+        classed = {readout.task for readout in self.extraction.readouts if readout.classes}
+        unknown = [told.of for told in self.extraction.readouts if told.of is not None and told.of not in classed]
+        if unknown:
+            raise ValueError(f"there is no readout of classes {unknown[0]!r} to take the mean over")
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"readout tasks must differ, got {tasks}")
         return self

@@ -12,6 +12,7 @@ from ..cards._card import Card, Control, ControlKind
 from ..cards._errors import BadInputError, MissingExtraError, NotFoundError, PluginError
 from ..cards._names import check_name, parse_version
 from ..manifolds._manifold import Manifold
+from ..manifolds._panel_spec import read_panel_set
 from ..manifolds._recipe import Recipe, read_recipe, recipe_folder
 from ..manifolds._ruler import StageRuler, read_stage_ruler
 
@@ -43,6 +44,9 @@ def extract(
     seed: int | None = None,
     control: ControlKind | None = None,
     control_seed: int = 0,
+    panels: str | Path | None = None,
+    data: str | Path | None = None,
+    n_untrained: int = 0,
     work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Manifold:
@@ -68,6 +72,13 @@ def extract(
         permuted). The result says what it is in name, title, limits and card.
     control_seed
         Of the destruction; the rest is drawn from ``seed``.
+    panels
+        Panel specification, TOML or YAML: its external, zero-shot and negative panels travel in the artifact, so that
+        anybody can run rungs 4 and 5 of the evidence ladder. Those of role ``extraction`` are left to ``cells``.
+    data
+        Folder of the files that the specification names, before its own.
+    n_untrained
+        Untrained models of the same architecture to compare with on rung 6, which needs five.
     work
         Folder for the state of unfinished steps. An extraction that was interrupted goes on where it stopped, with
         the same result to the byte; remove the folder once the manifold is saved. None is kept by default.
@@ -101,6 +112,9 @@ def extract(
         seed=seed,
         control=control,
         control_seed=control_seed,
+        panels=panels,
+        data=data,
+        n_untrained=n_untrained,
         work=work,
         progress=progress,
     )
@@ -130,6 +144,9 @@ def make_job(
     seed: int | None = None,
     control: ControlKind | None = None,
     control_seed: int = 0,
+    panels: str | Path | None = None,
+    data: str | Path | None = None,
+    n_untrained: int = 0,
     work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Job:
@@ -143,6 +160,8 @@ def make_job(
             raise NotFoundError(f"There is no file {str(path)!r}.", "Check the path.")
     if control is not None and control not in get_args(ControlKind):
         raise BadInputError(f"There is no control {control!r}; there are: {', '.join(get_args(ControlKind))}.")
+    if n_untrained < 0:
+        raise BadInputError(f"n_untrained is {n_untrained}, expected 0 or more.")
     folder = recipe_folder(recipe)
     read = read_recipe(folder)
     ruler = read_ruler(read, folder)
@@ -159,6 +178,9 @@ def make_job(
         cells=tuple(Path(path) for path in cells),
         seed=read.seed if seed is None else seed,
         control=None if control is None else Control(kind=control, seed=control_seed),
+        panels=None if panels is None else read_panel_set(Path(panels)),
+        data=None if data is None else Path(data),
+        n_untrained=n_untrained,
         work=None if work is None else Path(work),
         progress=progress,
     )

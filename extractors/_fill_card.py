@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from ..cards._card import (
     Adaptor,
-    AnchorEntry,
+    BesidePanel,
     Card,
     EdgeEntry,
     Extraction,
     Familiarity,
     GeneAnnotation,
     Operator,
-    PanelFileEntry,
-    PanelManifest,
     Readout,
     Ruler,
     SourceModel,
     StageEntry,
     Tolerance,
+    Untrained,
 )
-from ..manifolds._digests import anchors_digest
 from ..manifolds._genes import GeneTable
 from ..manifolds._let import LetHead, LetSettings
-from ..manifolds._panel import Panel
+from ..manifolds._panel_file import panel_manifest
 from ..manifolds._recipe import Recipe
 from ..manifolds._ruler import StageRuler
 from ._interface import Job
@@ -46,6 +45,8 @@ def fill_card(
     extractor: str,
     readouts: list[Readout],
     familiarity: Familiarity | None = None,
+    panels: Sequence[BesidePanel] = (),
+    untrained: Sequence[Untrained] = (),
 ) -> Card:
     """Fill a card.
 
@@ -65,6 +66,8 @@ def fill_card(
         Entries of stage 3, as fitted.
     familiarity
         Thresholds for cells unlike the panel.
+    panels, untrained
+        What travels beside.
     """
     recipe = job.recipe
     return Card(
@@ -98,6 +101,8 @@ def fill_card(
             software=_software(),
         ),
         panel=panel_manifest(prepared.panel, recipe.panel.min_cells),
+        panels=list(panels),
+        untrained=list(untrained),
         ruler=_ruler(job.ruler, recipe),
         genes=GeneAnnotation(
             n=len(genes),
@@ -129,31 +134,6 @@ def _source_model(checkpoint: Checkpoint) -> SourceModel:
         architecture=f"{checkpoint.family} layout, {size}",
         digest=checkpoint.digest,
         licence=spdx(checkpoint.licence),
-    )
-
-
-def panel_manifest(panel: Panel, min_cells: int) -> PanelManifest:
-    """Describe a panel, with the digest of its anchors."""
-    columns = panel.study, panel.donor, panel.tissue, panel.cell_type, panel.stage, panel.branch, panel.n_cells
-    anchors = [
-        AnchorEntry(study=s, donor=d, tissue=t, cell_type=c, stage=g, branch=b, n_cells=int(n))
-        for s, d, t, c, g, b, n in zip(*columns, strict=True)
-    ]
-    return PanelManifest(
-        digest=anchors_digest(panel.anchors, [anchor.model_dump(mode="json") for anchor in anchors], panel.genes),
-        min_cells=min_cells,
-        files=[
-            PanelFileEntry(
-                name=file.name,
-                sha256=file.sha256,
-                n_cells=file.n_cells,
-                cells_digest=file.cells_digest,
-                n_missing_genes=len(file.missing_genes),
-                source=file.source,
-            )
-            for file in panel.files
-        ],
-        anchors=anchors,
     )
 
 

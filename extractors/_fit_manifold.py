@@ -12,6 +12,7 @@ from ..manifolds._let import LetHead, fit_let
 from ..manifolds._manifold import Manifold
 from ..manifolds._panel import Panel, read_ensembl_ids
 from ..manifolds._readouts import vector_of
+from ._beside import read_panels_beside, read_untrained
 from ._fill_card import fill_card
 from ._fit_familiarity import fit_familiarity
 from ._fit_readouts import fit_readouts
@@ -58,16 +59,18 @@ def fit_manifold(
     """
     settings, panel, cells = job.recipe.adaptor.settings(), prepared.panel, prepared.cells
     features = apply_operator(panel.anchors, operator)
-    head_rng, readout_rng = rng.spawn(2)
+    head_rng, readout_rng, untrained_rng = rng.spawn(3)
     head = fit_let(features, prepared.distances, settings, rng=head_rng)
     tensors = _tensors(panel, operator, head)
     latent = np.asarray(cells.values @ tensors["projection"] + tensors["offset"])
-    readouts = fit_readouts(
-        job.recipe.readouts, prepared, job.ruler, operator, features, latent, settings, rng=readout_rng
-    )
-    for told, readout in readouts:
-        for part, array in readout.tensors.items():
+    readouts = fit_readouts(job.recipe, prepared, job.ruler, operator, features, latent, rng=readout_rng)
+    for told, parts in readouts:
+        for part, array in parts.items():
             tensors[f"readout.{told.task}.{part}"] = np.ascontiguousarray(array, dtype=np.float32)
+    beside = read_panels_beside(job, panel.genes)
+    tensors |= {f"panel.{told.name}.anchors": anchors for told, anchors in beside}
+    untrained = read_untrained(job, prepared, rng=untrained_rng)
+    tensors |= {f"comparator.{told.control}.{told.seed}": coordinates for told, coordinates in untrained}
     genes = GeneTable(panel.genes, read_ensembl_ids(job.cells, panel.genes))
     card = fill_card(
         job,
@@ -79,6 +82,8 @@ def fit_manifold(
         extractor=extractor,
         readouts=[told for told, _ in readouts],
         familiarity=fit_familiarity(panel, cells),
+        panels=[told for told, _ in beside],
+        untrained=[told for told, _ in untrained],
     )
     draft = Manifold(card, genes, tensors, _empty_vectors(card), digest="")
     return Manifold.build(card, genes, tensors, _vectors(draft, panel))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..cards._card import Control
 from ..manifolds._manifold import Manifold
+from ..manifolds._panel_spec import PanelSet
 from ..manifolds._recipe import Recipe
 from ..manifolds._ruler import StageRuler
 from ._plugins import find_plugin
@@ -39,6 +40,12 @@ class Job:
     control
         What is destroyed on purpose, if anything; an extractor applies the controls of the operator and records
         every control in the card.
+    panels
+        Panels that nothing is fitted to, for the evidence; ``None`` for none.
+    data
+        Folder of their files, before that of the specification.
+    n_untrained
+        Models of the same architecture with fresh weights that the anchors are read by as well, for the evidence.
     work
         Folder for the state of unfinished steps, so that an interrupted job goes on where it stopped; ``None`` keeps
         none.
@@ -53,6 +60,9 @@ class Job:
     cells: tuple[Path, ...]
     seed: int = 0
     control: Control | None = None
+    panels: PanelSet | None = None
+    data: Path | None = None
+    n_untrained: int = 0
     work: Path | None = None
     progress: Progress | None = None
 

@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from ..cards._card import ControlKind, OperatorKind
 from ..cards._errors import BadInputError
+from ..manifolds._panel_file import panel_manifest
 from ..manifolds._recipe import OperatorRecipe
 from ._extract import make_job
-from ._fill_card import panel_manifest
 from ._interface import Job, Progress
 from ._operator import N_SPLITS, read_maps, score_panel
 from ._prepare import prepare

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from ..cards._card import AnchorEntry, BesidePanel
 from ..cards._errors import BadInputError, FormatError, ZooError
 from ..cards._evidence import RUNG_NAMES, EvidenceRun, RungResult, conclude, not_run, undecided
 from ..manifolds._features import apply_operator
 from ..manifolds._let import LetSettings
 from ..manifolds._manifold import Manifold
+from ._comparators import Comparator, comparators
 from ._intact import reproduces, valid
+from ._model_derived import model_derived
 from ._published import GateData, published_gates
+from ._specific import specific
+from ._transfers import Outside, transfers
 
 Progress = Callable[[str, int, int], None]
 N_PERMUTATIONS = 1000
-BUILT = 3
-"""Highest rung that this version can run; higher ones are reported as not run."""
+N_BRANCH_PERMUTATIONS = 999
 
 
 def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None = None) -> EvidenceRun:
@@ -35,7 +41,7 @@ def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None 
     manifold
         A loaded manifold.
     through
-        Highest rung to try, 1 to 6. A rung that this version cannot run is reported as ``not run``.
+        Highest rung to try, 1 to 6. A rung whose panels or models the artifact does not carry is ``not run``.
     progress
         Called as ``progress(gate, done, total)``.
 
@@ -61,10 +67,9 @@ def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None 
         rungs: list[RungResult] = [valid(manifold)]
         if through >= 2:
             rungs.append(reproduces(manifold))
-        if through >= 3:
+        for rung in range(3, through + 1):
             sound = rungs[0].status == "pass"
-            rungs.append(_gates(manifold, progress) if sound else not_run(3, "rung 1 did not pass"))
-    rungs += [not_run(rung, "this version cannot run it") for rung in range(BUILT + 1, through + 1)]
+            rungs.append(_climb(rung, manifold, progress) if sound else not_run(rung, "rung 1 did not pass"))
     return EvidenceRun(
         artifact_digest=manifold.digest,
         reference=f"{manifold.name}@{manifold.version}",
@@ -78,17 +83,7 @@ def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None 
 
 def gate_data(manifold: Manifold) -> GateData:
     """The extraction panel of a manifold as the gates read it."""
-    anchors = manifold.card.panel.anchors
-    return GateData(
-        features=apply_operator(manifold.tensors["panel.anchors"], manifold.tensors["operator"]),
-        expression=manifold.tensors["panel.anchors"],
-        stage=[anchor.stage for anchor in anchors],
-        distances=manifold.ruler.distances([anchor.stage for anchor in anchors]),
-        branch=[anchor.branch for anchor in anchors],
-        donor=[anchor.donor for anchor in anchors],
-        tissue=[anchor.tissue for anchor in anchors],
-        study=[anchor.study for anchor in anchors],
-    )
+    return _as_gates_read(manifold, manifold.tensors["panel.anchors"], manifold.card.panel.anchors)
 
 
 def let_settings(manifold: Manifold) -> LetSettings:
@@ -121,21 +116,91 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def _gates(manifold: Manifold, progress: Progress | None) -> RungResult:
-    """Run rung 3 on the extraction panel."""
+def panel_data(manifold: Manifold, role: str) -> tuple[BesidePanel, GateData] | None:
+    """The first panel of a role that travels in the artifact, as the gates read it; ``None`` where there is none."""
+    panel = next((panel for panel in manifold.card.panels if panel.role == role), None)
+    if panel is None:
+        return None
+    return panel, _as_gates_read(manifold, manifold.tensors[f"panel.{panel.name}.anchors"], panel.manifest.anchors)
 
-    def permutations(done: int) -> None:
-        if progress is not None:
-            progress("permutations, head refitted", done, N_PERMUTATIONS)
 
+def _as_gates_read(manifold: Manifold, expression: NDArray[np.floating], anchors: Sequence[AnchorEntry]) -> GateData:
+    """Anchors under the operator of a manifold."""
+    stage = [anchor.stage for anchor in anchors]
+    return GateData(
+        features=apply_operator(expression, manifold.tensors["operator"]),
+        expression=expression,
+        stage=stage,
+        distances=manifold.ruler.distances(stage),
+        branch=[anchor.branch for anchor in anchors],
+        donor=[anchor.donor for anchor in anchors],
+        tissue=[anchor.tissue for anchor in anchors],
+        study=[anchor.study for anchor in anchors],
+    )
+
+
+def _climb(rung: int, manifold: Manifold, progress: Progress | None) -> RungResult:
+    """Run one of the rungs that fit heads."""
     try:
         settings = let_settings(manifold)
     except ZooError as error:
-        return conclude(3, [undecided(RUNG_NAMES[3], str(error))])
-    return published_gates(
-        gate_data(manifold),
-        settings,
-        seed=int(manifold.digest[:8], 16),
-        n_permutations=N_PERMUTATIONS,
-        progress=permutations,
-    )
+        return conclude(rung, [undecided(RUNG_NAMES[rung], str(error))])
+
+    def tell(what: str, total: int) -> Callable[[int], None] | None:
+        return None if progress is None else lambda done: progress(what, done, total)
+
+    data, seed = gate_data(manifold), int(manifold.digest[:8], 16)
+    if rung == 3:
+        advance = tell("permutations, head refitted", N_PERMUTATIONS)
+        return published_gates(data, settings, seed=seed, n_permutations=N_PERMUTATIONS, progress=advance)
+    if rung == 4:
+        found = panel_data(manifold, "negative")
+        return specific(
+            data,
+            manifold.ruler,
+            settings,
+            seed=seed,
+            negative=None if found is None else found[1],
+            n_permutations=N_BRANCH_PERMUTATIONS,
+            progress=tell("branches permuted, head refitted", N_BRANCH_PERMUTATIONS),
+        )
+    if rung == 5:
+        return transfers(data, _outside(manifold), settings, seed=seed, n_permutations=N_PERMUTATIONS)
+    others = _comparators(manifold, data, seed)
+    return model_derived(data, others, settings, seed=seed, progress=_counting(tell("comparators", len(others))))
+
+
+def _outside(manifold: Manifold) -> Outside | None:
+    """The external panel under the head as it is."""
+    found = panel_data(manifold, "external")
+    if found is None:
+        return None
+    panel, data = found
+    latent = manifold.project(np.asarray(data.expression))
+    return Outside(data, latent, panel.n_shared_cells, panel.n_shared_donors)
+
+
+def _comparators(manifold: Manifold, data: GateData, seed: int) -> list[Comparator]:
+    """What rung 6 compares with; nothing where no untrained model travels in the artifact."""
+    untrained: dict[str, list[NDArray[np.float32]]] = {}
+    for other in manifold.card.untrained:
+        stored = manifold.tensors[f"comparator.{other.control}.{other.seed}"]
+        untrained.setdefault(other.control, []).append(np.asarray(stored, dtype=np.float32))
+    if not untrained:
+        return []
+    rng = np.random.default_rng(seed).spawn(2)[1]
+    return comparators(data, manifold.tensors["operator"], untrained, rng=rng)
+
+
+def _counting(tell: Callable[[int], None] | None) -> Callable[[int], None] | None:
+    """Turn increments into totals."""
+    if tell is None:
+        return None
+    told, done = tell, 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        told(done)
+
+    return advance

@@ -13,8 +13,8 @@ from scipy.special import gammaln
 from ..cards._errors import BadInputError
 from ..cards._evidence import NullSummary, Record, judge
 from ..manifolds._let import LetSettings, RowFit, RowSpace, checked_distances, fit_in_row_space, row_space
-from ._holdouts import MIN_TRAINING, random_folds, touching_pairs
 from ._metrics import Pairs, all_pairs, angular_distances, distance_spearman
+from ._refitted import RefittedStatistic
 
 _BATCH = 16
 _FLOAT_DIGITS = 300
@@ -128,18 +128,11 @@ def permutation_test(
     target = checked_distances(distances, n)
     if len(stage) != n or len(blocks) != n:
         raise BadInputError(f"{len(stage)} stages and {len(blocks)} blocks, expected {n} of each.")
-    if n_permutations < 1 or n_splits < 1:
-        raise BadInputError(f"n_permutations is {n_permutations} and n_splits {n_splits}, expected at least 1.")
+    if n_permutations < 1:
+        raise BadInputError(f"n_permutations is {n_permutations}, expected at least 1.")
     split_rng, fixed_rng, observed_rng = rng.spawn(3)
-    folds = random_folds(n, rng=split_rng, fraction=fraction, n_repeats=n_splits)
-    if n - folds[0].held_out.size < MIN_TRAINING:
-        raise BadInputError(f"{n - folds[0].held_out.size} anchors left to train on, expected at least {MIN_TRAINING}.")
-    splits = []
-    for fold, child in zip(folds, split_rng.spawn(n_splits), strict=True):
-        train = np.setdiff1d(np.arange(n), fold.held_out)
-        splits.append((row_space(x, settings, rng=child, train=train), touching_pairs(n, fold.held_out)))
-
-    observed = float(_refitted(splits, target[None], settings, [observed_rng])[0])
+    statistic = RefittedStatistic(x, settings, rng=split_rng, n_splits=n_splits, fraction=fraction)
+    observed = float(statistic.of(target[None], [observed_rng])[0])
     fixed_space = row_space(x, settings, rng=fixed_rng.spawn(1)[0])
     fixed = _FixedHead(fit_in_row_space(fixed_space, target[None], settings, rngs=fixed_rng.spawn(1)), fixed_space)
     null, fixed_null = np.empty(n_permutations), np.empty(n_permutations)
@@ -148,7 +141,7 @@ def permutation_test(
         orders = np.stack([permute_within(blocks, rng=child) for child in children])
         permuted = target[orders[:, :, None], orders[:, None, :]]
         part = slice(first, first + len(children))
-        null[part] = _refitted(splits, permuted, settings, children)
+        null[part] = statistic.of(permuted, children)
         fixed_null[part] = fixed.against(permuted)
         if progress is not None:
             progress(first + len(children))
@@ -261,17 +254,3 @@ class _FixedHead:
     def against(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
         """Correlate the fixed angles with each target matrix, shape (B,)."""
         return distance_spearman(self.angles, targets, self.pairs)
-
-
-def _refitted(
-    splits: Sequence[tuple[RowSpace, Pairs]],
-    targets: NDArray[np.float64],
-    settings: LetSettings,
-    rngs: Sequence[np.random.Generator],
-) -> NDArray[np.float64]:
-    """Refit every split to every target and average the held-out Spearman over splits, shape (B,)."""
-    scores = []
-    for space, pairs in splits:
-        fit = fit_in_row_space(space, targets, settings, rngs=rngs, batch_size=max(1, len(targets)))
-        scores.append(distance_spearman(angular_distances(fit.latents(space.rows)), targets, pairs))
-    return np.asarray(np.mean(scores, axis=0))

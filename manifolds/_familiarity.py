@@ -50,7 +50,7 @@ class Familiarity:
     @property
     def n_columns(self) -> int:
         """Products per cell that ``scores`` needs: linear ones first, then those with squares."""
-        return self.linear.shape[1] + self.squares.shape[1]
+        return int(self.linear.shape[1] + self.squares.shape[1])
 
     def products(self, values: Any) -> Float32:
         """Multiply expression, dense or CSR ``(n_cells, n_genes)``: ``(n_cells, n_columns)``."""

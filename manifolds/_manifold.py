@@ -39,8 +39,8 @@ class Manifold:
     tensors
         Every stored tensor by name: ``projection`` ``(n_genes, d)`` and ``offset`` ``(d,)`` are stages 1 and 2
         folded; ``operator`` ``(k, n_genes, n_features)``; ``adaptor.*``; ``readout.<task>.weights`` ``(n_classes, d)``
-        and ``.bias`` ``(n_classes,)``, see ``readout_shapes``; ``panel.anchors`` ``(n_anchors, n_genes)``. All float32
-        or float64.
+        and ``.bias`` ``(n_classes,)``, see ``readout_shapes``; ``panel.anchors`` ``(n_anchors, n_genes)``, those of
+        other panels ``panel.<name>.anchors``; ``comparator.*``. All float32 or float64.
     vectors
         Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)``, ``proba.<task>`` ``(n, n_classes)``, and
         ``value.<task>`` ``(n,)`` for tasks without classes.
@@ -150,7 +150,11 @@ class Manifold:
         BadInputError
             If the manifold has no such task.
         """
-        return read_out(latent, self._readout(task), self.tensors)
+        told = self._readout(task)
+        if told.of is not None:
+            values = self.tensors[f"readout.{task}.values"].astype(np.float32, copy=False)
+            return np.asarray(self.read_out(latent, told.of) @ values)
+        return read_out(latent, told, self.tensors)
 
     def _readout(self, task: str) -> Readout:
         """Entry of a task in the card."""
@@ -311,9 +315,12 @@ def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
         "adaptor.scale": (k * per_block,),
         "panel.anchors": (len(card.panel.anchors), n_genes),
     }
+    n_classes = {readout.task: len(readout.classes) for readout in card.extraction.readouts}
     for readout in card.extraction.readouts:
-        shapes |= readout_shapes(readout, d)
-    return shapes
+        shapes |= readout_shapes(readout, d, n_classes)
+    n = len(card.panel.anchors)
+    shapes |= {f"comparator.{other.control}.{other.seed}": (n, n) for other in card.untrained}
+    return shapes | {f"panel.{p.name}.anchors": (len(p.manifest.anchors), n_genes) for p in card.panels}
 
 
 def _check_shapes(manifold: Manifold) -> None:

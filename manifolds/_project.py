@@ -56,7 +56,8 @@ class Projection:
         """Spread the matrices of a manifold over the columns that hold its genes."""
         found = np.flatnonzero(alignment.column >= 0)
         columns = alignment.column[found]
-        parts, squares, scores = [manifold.tensors["projection"][found]], np.zeros((len(found), 0)), None
+        parts, scores = [manifold.tensors["projection"][found]], None
+        squares: Float32 = np.zeros((len(found), 0), dtype=np.float32)
         if manifold.card.extraction.familiarity is not None:
             scores = familiarity(manifold.tensors["panel.anchors"][:, found], manifold.anchor_stages)
             parts.append(scores.linear)

@@ -54,6 +54,13 @@ def extract(
     seed: Seed = None,
     control: Destroyed = None,
     control_seed: ControlSeed = 0,
+    panels: Annotated[
+        Path | None, typer.Option(help="Panel specification; its panels travel along for rungs 4 and 5.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the files that the specification names.")] = None,
+    untrained: Annotated[
+        int, typer.Option(min=0, help="Untrained models to compare with on rung 6, which needs five.")
+    ] = 0,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -75,6 +82,9 @@ def extract(
             seed=seed,
             control=None if control is None else control.value,
             control_seed=control_seed,
+            panels=panels,
+            data=data,
+            n_untrained=untrained,
             work=work,
             progress=progress,
         )

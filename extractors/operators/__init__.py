@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ._combine import single as single
     from ._combine import top_k as top_k
     from ._controls import apply_control as apply_control
-    from ._controls import gene_permuted as gene_permuted
-    from ._controls import spectrum_matched as spectrum_matched
     from ._distilled import Distilled as Distilled
     from ._distilled import distil as distil
     from ._tokens import token_operators as token_operators
@@ -25,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "_attention": ["AttentionMean", "attention_mean"],
         "_combine": ["WeightedHead", "drift", "mean_operator", "numerical_rank", "single", "top_k"],
-        "_controls": ["apply_control", "gene_permuted", "spectrum_matched"],
+        "_controls": ["apply_control"],
         "_distilled": ["Distilled", "distil"],
         "_tokens": ["token_operators"],
     },

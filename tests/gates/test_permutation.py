@@ -204,7 +204,7 @@ def test_null_summary_leaves_out_what_is_not_a_number():
     ("change", "match"),
     [
         ({"n_permutations": 0}, "n_permutations is 0"),
-        ({"n_splits": 0}, "n_splits 0"),
+        ({"n_splits": 0}, "n_splits is 0"),
         ({"stage": ["a"]}, "1 stages"),
         ({"fraction": 0.9}, "4 anchors"),
     ],

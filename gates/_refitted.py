@@ -1,0 +1,64 @@
+"""The statistic of every refitted null: how well heads place what they were not fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards._errors import BadInputError
+from ..manifolds._let import LetSettings, fit_in_row_space, row_space
+from ._holdouts import MIN_TRAINING, random_folds, touching_pairs
+from ._metrics import angular_distances, distance_spearman
+
+
+class RefittedStatistic:
+    """Held-out Spearman of heads refitted to any target, averaged over random splits that all targets share.
+
+    Parameters
+    ----------
+    features
+        Shape (n, p).
+    settings
+        Parameters of the head.
+    rng
+        Draws the splits, before any target is seen.
+    n_splits, fraction
+        Random splits and the part each holds out.
+
+    Raises
+    ------
+    BadInputError
+        If fewer than one split is asked for, or the panel is too small to split.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.floating],
+        settings: LetSettings,
+        *,
+        rng: np.random.Generator,
+        n_splits: int = 3,
+        fraction: float = 0.2,
+    ) -> None:
+        x = np.asarray(features, dtype=np.float64)
+        if n_splits < 1:
+            raise BadInputError(f"n_splits is {n_splits}, expected at least 1.")
+        folds = random_folds(len(x), rng=rng, fraction=fraction, n_repeats=n_splits)
+        n_train = len(x) - folds[0].held_out.size
+        if n_train < MIN_TRAINING:
+            raise BadInputError(f"{n_train} anchors left to train on, expected at least {MIN_TRAINING}.")
+        self.settings = settings
+        self.splits = []
+        for fold, child in zip(folds, rng.spawn(n_splits), strict=True):
+            train = np.setdiff1d(np.arange(len(x)), fold.held_out)
+            self.splits.append((row_space(x, settings, rng=child, train=train), touching_pairs(len(x), fold.held_out)))
+
+    def of(self, targets: NDArray[np.float64], rngs: Sequence[np.random.Generator]) -> NDArray[np.float64]:
+        """Refit to each target, shape (B, n, n), with a generator each, and return the statistics, shape (B,)."""
+        scores = []
+        for space, pairs in self.splits:
+            fit = fit_in_row_space(space, targets, self.settings, rngs=rngs, batch_size=max(1, len(targets)))
+            scores.append(distance_spearman(angular_distances(fit.latents(space.rows)), targets, pairs))
+        return np.asarray(np.mean(scores, axis=0))
