@@ -13,6 +13,7 @@ from .manifolds._manifold import Manifold
 from .registry._resolve import load
 
 if TYPE_CHECKING:
+    from . import pl as pl
     from .cards._card import Card as Card
     from .cards._errors import ZooError as ZooError
     from .cards._errors import ZooWarning as ZooWarning
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __getattr__, _, _lazy = lazy_loader.attach(
     __name__,
+    submodules=["pl"],
     submod_attrs={
         "cards._card": ["Card"],
         "cards._errors": ["ZooError", "ZooWarning"],

@@ -1,0 +1,28 @@
+"""Figures: ``import manifoldzoo as mz; mz.pl.embedding(adata, manifold)``. They need the extra ``[plot]``.
+
+Each function draws on the ``ax`` it is given, or in a new pyplot figure that a notebook shows, and returns the Axes.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from .gates._figure import gates as gates
+    from .gates._figure import null as null
+    from .manifolds.plots._calibration import calibration as calibration
+    from .manifolds.plots._confusion import confusion as confusion
+    from .manifolds.plots._embedding import embedding as embedding
+    from .manifolds.plots._stage_graph import stage_graph as stage_graph
+
+# the package and not this module, because paths of modules are told from there
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __package__ or "manifoldzoo",
+    submod_attrs={
+        "gates._figure": ["gates", "null"],
+        "manifolds.plots._calibration": ["calibration"],
+        "manifolds.plots._confusion": ["confusion"],
+        "manifolds.plots._embedding": ["embedding"],
+        "manifolds.plots._stage_graph": ["stage_graph"],
+    },
+)
