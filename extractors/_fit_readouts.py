@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +13,11 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import GroupKFold
 
 from ..cards._card import Readout, Scalar
+from ..cards._errors import ZooWarning
 from ..manifolds._features import fold_projection
 from ..manifolds._let import LetSettings, fit_let
 from ..manifolds._panel import PanelCells
-from ..manifolds._recipe import ReadoutRecipe
+from ..manifolds._recipe import ReadoutRecipe, Recipe
 from ..manifolds._ruler import StageRuler
 from ._prepare import Prepared
 from ._readout import FittedReadout, calibration_error, describe, fit_readout, fit_temperature
@@ -39,12 +41,12 @@ class Task:
     rows
         Index of the cells, ``(n_used,)``.
     labels
-        Class of each, or its value, ``(n_used,)``.
+        Class of each, ``(n_used,)``.
     """
 
     recipe: ReadoutRecipe
     rows: NDArray[np.intp]
-    labels: NDArray[np.str_] | Float64
+    labels: NDArray[np.str_]
 
     @classmethod
     def of(cls, recipe: ReadoutRecipe, cells: PanelCells, ruler: StageRuler) -> Task:
@@ -56,8 +58,6 @@ class Task:
             If the recipe groups stages that the ruler lacks.
         """
         every = np.arange(len(cells.stage))
-        if recipe.label == "depth":
-            return cls(recipe, every, ruler.depth(cells.stage))
         if recipe.classes is None:
             return cls(recipe, every, np.asarray(cells.stage if recipe.label == "stage" else cells.branch, dtype=str))
         name_of = {stage: name for name, stages in recipe.classes.items() for stage in stages}
@@ -73,22 +73,21 @@ class Task:
 
 
 def fit_readouts(
-    recipes: Sequence[ReadoutRecipe],
+    recipe: Recipe,
     prepared: Prepared,
     ruler: StageRuler,
     operator: NDArray[np.float32],
     features: NDArray[np.floating],
     latent: NDArray[np.floating],
-    settings: LetSettings,
     *,
     rng: np.random.Generator,
-) -> list[tuple[Readout, FittedReadout]]:
+) -> list[tuple[Readout, dict[str, Float64]]]:
     """Fit the readouts of a recipe, and try each on donors that neither head nor readout has seen.
 
     Parameters
     ----------
-    recipes
-        Tasks.
+    recipe
+        Tasks, and the settings of the head.
     prepared
         Panel and cells.
     ruler
@@ -99,15 +98,19 @@ def fit_readouts(
         Of the anchors, ``(n_anchors, k n_features)``.
     latent
         Coordinates of the cells under the head that is shipped, ``(n_cells, d)``.
-    settings
-        Of the head.
     rng
         Draws folds and starts.
 
     Returns
     -------
-    Entry of the card and readout of each task, in their order. Probabilities are divided by a temperature fitted to the
-    held-out cells, where the recipe asks for it and there are donors to hold out.
+    Entry of the card and tensors of each task, in their order, without those that group stages of which the cells
+    have one class only. Probabilities are divided by a temperature fitted to the held-out cells, where the recipe asks
+    for it and there are donors to hold out.
+
+    Warns
+    -----
+    ZooWarning
+        If a task is left out.
 
     Notes
     -----
@@ -116,27 +119,71 @@ def fit_readouts(
     new to both. The temperature is that of the refitted readouts, used for the shipped one: our choice.
     """
     cells = prepared.cells
-    tasks = [Task.of(recipe, cells, ruler) for recipe in recipes]
+    asked = [Task.of(readout, cells, ruler) for readout in recipe.readouts if readout.label != "depth"]
+    tasks = [task for task in asked if _can_be_told(task)]
     seed = int(rng.integers(2**31))
     shipped = [fit_readout(latent[task.rows], task.labels, task.recipe, seed=seed) for task in tasks]
-    held = _held_out(tasks, shipped, prepared, operator, features, settings, rng, seed)
-    found = []
+    held = _held_out(tasks, shipped, prepared, operator, features, recipe.adaptor.settings(), rng, seed)
+    found: dict[str, tuple[Readout, dict[str, Float64]]] = {}
     for task, readout, outputs in zip(tasks, shipped, held, strict=True):
-        parameters = describe(task.recipe)
+        said: dict[str, Scalar] = {}
         if outputs is not None:
             readout, said = _judged(task, readout, outputs)
-            parameters |= {"held_out_by": "donor", **said}
-        entry = Readout(
-            task=task.recipe.task,
-            kind=task.recipe.kind or "linear",
-            classes=list(readout.classes),
-            n_hidden=task.recipe.n_hidden if task.recipe.kind == "mlp" else None,
-            stages=task.stages,
-            n_cells=len(task.rows),
-            parameters=parameters,
+        if task.recipe.task == recipe.stage_task:
+            depth = _depth(recipe.stage_task, readout, cells, ruler, outputs)
+            found |= {other.task: depth(other.task) for other in recipe.readouts if other.label == "depth"}
+        found[task.recipe.task] = (
+            Readout(
+                task=task.recipe.task,
+                kind=task.recipe.kind or "linear",
+                classes=list(readout.classes),
+                n_hidden=task.recipe.n_hidden if task.recipe.kind == "mlp" else None,
+                stages=task.stages,
+                n_cells=len(task.rows),
+                parameters=describe(task.recipe) | said,
+            ),
+            readout.tensors,
         )
-        found.append((entry, readout))
-    return found
+    return [found[readout.task] for readout in recipe.readouts if readout.task in found]
+
+
+def _depth(
+    stage_task: str, readout: FittedReadout, cells: PanelCells, ruler: StageRuler, outputs: Float64 | None
+) -> Callable[[str], tuple[Readout, dict[str, Float64]]]:
+    """The mean depth under the probabilities of the stages, and how it orders held-out cells of each study."""
+    values = ruler.depth(readout.classes)
+    parameters: dict[str, Scalar] = {"label": "depth"}
+    if outputs is not None:
+        known = np.isfinite(outputs).all(axis=1)
+        expected = softmax(outputs[known], axis=1) @ values
+        truth = ruler.depth(np.asarray(cells.stage)[known].tolist())
+        study = np.asarray(cells.study)[known]
+        by_study = [spearmanr(expected[study == s], truth[study == s]).statistic for s in sorted(set(study.tolist()))]
+        finite = [float(value) for value in by_study if np.isfinite(value)]
+        mean = float(np.mean(finite)) if finite else None
+        parameters |= {"held_out_by": "donor", "held_out_spearman_within_studies": mean}
+
+    def named(task: str) -> tuple[Readout, dict[str, Float64]]:
+        entry = Readout(
+            task=task, kind="expected", classes=[], of=stage_task, n_cells=len(cells.stage), parameters=parameters
+        )
+        return entry, {"values": values}
+
+    return named
+
+
+def _can_be_told(task: Task) -> bool:
+    """Whether the cells have more than one class of a task that groups stages; says so where they have not."""
+    if task.recipe.classes is None or len(set(task.labels.tolist())) > 1:
+        return True
+    found = ", ".join(sorted(set(task.labels.tolist()))) or "none"
+    warnings.warn(
+        f"The readout {task.recipe.task!r} is left out: of its classes {', '.join(task.recipe.classes)} the cells "
+        f"have {found}.",
+        ZooWarning,
+        stacklevel=3,
+    )
+    return False
 
 
 def _held_out(
@@ -156,9 +203,7 @@ def _held_out(
     n_donors = len(set(of_cell.tolist()))
     if n_donors < 2:
         return [None] * len(tasks)
-    outputs = [
-        np.full((len(task.rows), max(1, len(fit.classes))), np.nan) for task, fit in zip(tasks, shipped, strict=True)
-    ]
+    outputs = [np.full((len(task.rows), len(fit.classes)), np.nan) for task, fit in zip(tasks, shipped, strict=True)]
     folds = GroupKFold(min(N_FOLDS, n_donors), shuffle=True, random_state=seed)
     for train, test in folds.split(of_cell, groups=of_cell):
         kept = ~np.isin(of_anchor, of_cell[test])
@@ -184,13 +229,10 @@ def _fill(
 ) -> None:
     """Write the outputs of a readout fitted on the cells inside for those outside."""
     train = inside[task.rows]
-    if train.sum() < 2 or train.all() or (shipped.classes and len(set(task.labels[train].tolist())) < 2):
+    if train.sum() < 2 or train.all() or len(set(task.labels[train].tolist())) < 2:
         return
     fitted = fit_readout(latent[task.rows[train]], task.labels[train], task.recipe, seed=seed)
     outputs = fitted.outputs(latent[task.rows[~train]])
-    if not shipped.classes:
-        found[~train] = outputs
-        return
     given = np.full((len(outputs), len(shipped.classes)), _NEVER)
     given[:, [shipped.classes.index(name) for name in fitted.classes]] = outputs
     # a class that the training part lacks cannot be predicted by anybody
@@ -201,14 +243,12 @@ def _fill(
 def _judged(task: Task, readout: FittedReadout, outputs: Float64) -> tuple[FittedReadout, dict[str, Scalar]]:
     """What held-out cells say of a readout, and the readout after calibration."""
     known = np.isfinite(outputs).all(axis=1)
-    said: dict[str, Scalar] = {"n_held_out_cells": int(known.sum())}
-    if not readout.classes:
-        correlation = spearmanr(outputs[known, 0], task.labels[known]).statistic
-        return readout, said | {"held_out_spearman": float(correlation) if np.isfinite(correlation) else None}
     truth = np.searchsorted(readout.classes, task.labels[known])
     proba = softmax(outputs[known], axis=1)
     recall = [float((proba[truth == c].argmax(axis=1) == c).mean()) for c in np.unique(truth)]
-    said |= {
+    said: dict[str, Scalar] = {
+        "held_out_by": "donor",
+        "n_held_out_cells": int(known.sum()),
         "held_out_balanced_accuracy": float(np.mean(recall)),
         "held_out_calibration_error": calibration_error(proba, truth),
     }

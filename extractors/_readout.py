@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from ..cards._card import Scalar
@@ -21,7 +21,6 @@ from ..manifolds._recipe import ReadoutRecipe
 
 Float64 = NDArray[np.float64]
 
-_PENALTIES = np.logspace(-3, 5, 17)
 _LOG_TEMPERATURES = (-3.0, 3.0)
 _DECAY, _EPOCHS = 1e-3, 100
 
@@ -35,14 +34,14 @@ class FittedReadout:
     tensors
         ``weights``, ``bias`` and, of an ``mlp``, ``hidden.weights`` and ``hidden.bias``, float64.
     classes
-        Names of the outputs; empty for ``ridge``.
+        Names of the outputs.
     """
 
     tensors: dict[str, Float64]
     classes: tuple[str, ...]
 
     def outputs(self, latent: NDArray[np.floating]) -> Float64:
-        """Logits ``(n_cells, n_classes)``, or values ``(n_cells, 1)``."""
+        """Logits ``(n_cells, n_classes)``."""
         inputs = np.asarray(latent, dtype=np.float64)
         if "hidden.weights" in self.tensors:
             inputs = np.maximum(inputs @ self.tensors["hidden.weights"].T + self.tensors["hidden.bias"], 0)
@@ -55,7 +54,7 @@ class FittedReadout:
 
 
 def fit_readout(
-    latent: NDArray[np.floating], labels: Sequence[str] | NDArray[np.floating], recipe: ReadoutRecipe, *, seed: int
+    latent: NDArray[np.floating], labels: Sequence[str] | NDArray[np.str_], recipe: ReadoutRecipe, *, seed: int
 ) -> FittedReadout:
     """Fit a readout.
 
@@ -64,7 +63,7 @@ def fit_readout(
     latent
         ``(n_cells, d)``.
     labels
-        Class of each cell, or for ``ridge`` its value.
+        Class of each cell.
     recipe
         Kind and settings.
     seed
@@ -79,17 +78,13 @@ def fit_readout(
     -----
     Coordinates are standardised for the fit. ``linear`` is a multinomial logistic regression with classes weighted to
     count alike, ``mlp`` scikit-learn's perceptron with one hidden layer of ReLU units, at most a hundred epochs over
-    cells drawn so that classes are equally frequent, ``ridge`` a ridge regression with its penalty by generalised
-    cross-validation. All of these settings are our choice; the published readouts are linear or 10-64-C, without more
-    being said.
+    cells drawn so that classes are equally frequent. All of these settings are our choice; the published readouts are
+    linear or 10-64-C, without more being said.
     """
     x = np.asarray(latent, dtype=np.float64)
     centre, spread = x.mean(axis=0), x.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     standard = (x - centre) / spread
-    if recipe.kind == "ridge":
-        ridge = RidgeCV(alphas=_PENALTIES).fit(standard, np.asarray(labels, dtype=np.float64))
-        return _folded({"weights": ridge.coef_[None], "bias": np.array([ridge.intercept_])}, (), centre, spread)
     label = np.asarray(labels, dtype=str)
     classes = tuple(sorted(set(label.tolist())))
     if len(classes) < 2:
@@ -149,8 +144,6 @@ def calibration_error(proba: NDArray[np.floating], truth: NDArray[np.integer], *
 
 def describe(recipe: ReadoutRecipe) -> dict[str, Scalar]:
     """Settings of a readout, for the card."""
-    if recipe.kind == "ridge":
-        return {"label": recipe.label}
     said: dict[str, Scalar] = {"label": recipe.label, "class_weight": "balanced"}
     return said | ({"c": recipe.c} if recipe.kind == "linear" else {})
 

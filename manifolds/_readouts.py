@@ -13,13 +13,16 @@ from ..cards._card import Readout
 Array = NDArray[np.float32]
 
 
-def readout_shapes(readout: Readout, d: int) -> dict[str, tuple[int, ...]]:
+def readout_shapes(readout: Readout, d: int, n_classes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a readout on ``d`` coordinates, by name.
 
-    ``weights`` ``(n_outputs, n_inputs)`` and ``bias`` ``(n_outputs,)``; an ``mlp`` has ``hidden.weights``
-    ``(n_hidden, d)`` and ``hidden.bias`` ``(n_hidden,)`` before them. A ``ridge`` has one output.
+    ``weights`` ``(n_classes, n_inputs)`` and ``bias`` ``(n_classes,)``; an ``mlp`` has ``hidden.weights``
+    ``(n_hidden, d)`` and ``hidden.bias`` ``(n_hidden,)`` before them. An ``expected`` has ``values``, one for each of
+    the ``n_classes`` of the other task.
     """
-    stem, n_outputs = f"readout.{readout.task}", max(1, len(readout.classes))
+    stem, n_outputs = f"readout.{readout.task}", len(readout.classes)
+    if readout.of is not None:
+        return {f"{stem}.values": (n_classes[readout.of],)}
     shapes: dict[str, tuple[int, ...]] = {}
     n_inputs = d
     if readout.n_hidden is not None:
@@ -34,7 +37,7 @@ def vector_of(readout: Readout) -> str:
 
 
 def read_out(latent: NDArray[np.floating], readout: Readout, tensors: Mapping[str, NDArray[Any]]) -> Array:
-    """Apply a readout.
+    """Apply a readout of classes.
 
     Parameters
     ----------
@@ -47,8 +50,7 @@ def read_out(latent: NDArray[np.floating], readout: Readout, tensors: Mapping[st
 
     Returns
     -------
-    Float32: probabilities ``(n_cells, n_classes)``, rows sum to 1, columns as ``readout.classes``; or, of a ``ridge``,
-    values ``(n_cells,)``.
+    Float32 probabilities ``(n_cells, n_classes)``, rows sum to 1, columns as ``readout.classes``.
 
     Notes
     -----
@@ -59,9 +61,7 @@ def read_out(latent: NDArray[np.floating], readout: Readout, tensors: Mapping[st
     if readout.n_hidden is not None:
         inputs = np.maximum(latent @ tensors[f"{stem}.hidden.weights"].T + tensors[f"{stem}.hidden.bias"], 0)
     outputs = inputs @ tensors[f"{stem}.weights"].T + tensors[f"{stem}.bias"]
-    outputs = outputs.astype(np.float32, copy=False)
-    if not readout.classes:
-        return np.ascontiguousarray(outputs[:, 0])
+    outputs = np.asarray(outputs, dtype=np.float32)
     outputs -= outputs.max(axis=1, keepdims=True)
     np.exp(outputs, out=outputs)
     outputs /= outputs.sum(axis=1, keepdims=True)

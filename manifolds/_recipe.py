@@ -74,8 +74,8 @@ class ReadoutRecipe(Frozen):
     task: Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
     label: Literal["stage", "branch", "depth"] = "stage"
     """What of a cell is learned; ``depth`` is the number of steps from the root of the ruler."""
-    kind: Literal["linear", "mlp", "ridge"] | None = None
-    """``linear`` by default, ``ridge`` for ``depth``; ``mlp`` has one hidden layer."""
+    kind: Literal["linear", "mlp", "expected"] | None = None
+    """``linear`` by default; ``mlp`` has one hidden layer; ``expected``, for ``depth``, is its mean over stages."""
     n_hidden: int = Field(default=64, ge=1)
     """Of ``mlp``; 64 as published."""
     c: float = Field(default=1.0, gt=0)
@@ -89,12 +89,12 @@ class ReadoutRecipe(Frozen):
     @classmethod
     def _kind_by_default(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("kind") is None:
-            return given | {"kind": "ridge" if given.get("label") == "depth" else "linear"}
+            return given | {"kind": "expected" if given.get("label") == "depth" else "linear"}
         return given
 
     @model_validator(mode="after")
     def _fits_together(self) -> ReadoutRecipe:
-        if (self.label == "depth") != (self.kind == "ridge"):
+        if (self.label == "depth") != (self.kind == "expected"):
             raise ValueError(f"kind {self.kind!r} does not go with label {self.label!r}")
         if self.classes is not None:
             stages = [stage for group in self.classes.values() for stage in group]
@@ -136,7 +136,14 @@ class Recipe(Frozen):
         tasks = [readout.task for readout in self.readouts]
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"readout tasks must differ, got {tasks}")
+        if any(r.label == "depth" for r in self.readouts) and self.stage_task is None:
+            raise ValueError("a readout of the depth is a mean over stages, so that stages must be read out too")
         return self
+
+    @property
+    def stage_task(self) -> str | None:
+        """Task that tells every stage from every other, if there is one."""
+        return next((r.task for r in self.readouts if r.label == "stage" and r.classes is None), None)
 
 
 def recipe_folder(recipe: str | Path) -> Path:

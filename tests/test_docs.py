@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -12,10 +13,12 @@ import tomllib
 from pathlib import Path
 from typing import get_args
 
+import anndata as ad
 import pytest
-from small import write_small_cells
+from small import write_small_cells, write_small_recipe
 
 from manifoldzoo.cards._card import Combination, ControlKind, OperatorKind
+from manifoldzoo.manifolds._panel_spec import read_panel_set
 from manifoldzoo.manifolds._recipe import OperatorRecipe
 from manifoldzoo.manifolds.demo import demo_path
 
@@ -80,10 +83,47 @@ def test_recipes_of_the_page_on_operators_are_recipes() -> None:
         assert all(f"| `{choice}` |" in page for choice in get_args(choices))
 
 
+def test_the_specification_and_the_commands_of_the_page_on_panels_work(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "panels.md").read_text(encoding="utf-8")
+    ((_, spec),) = [block for block in BLOCK.findall(page) if block[0] == "toml"]
+    (tmp_path / "panels.toml").write_text(spec, encoding="utf-8")
+    external, negative = read_panel_set(tmp_path / "panels.toml").panels
+    assert (external.role, negative.role, negative.stages) == ("external", "negative", "assigned")
+    # the same commands, on panels that there are: the two runs of the bundled cells
+    cells = ad.read_h5ad(write_small_cells(tmp_path / "all.h5ad"))
+    first, second = sorted(cells.obs["donor"].astype(str).unique())
+    cells[cells.obs["donor"] == first].copy().write_h5ad(tmp_path / "cells.h5ad")
+    cells[cells.obs["donor"] == second].copy().write_h5ad(tmp_path / "other.h5ad")
+    other = '[[panels]]\nname = "external"\nrole = "external"\nfiles = ["other.h5ad"]\nlabels = "hematopoietic"\n'
+    (tmp_path / "panels.toml").write_text(other, encoding="utf-8")
+    ((_, commands),) = [block for block in BLOCK.findall(page) if block[0] == "sh"]
+    extract, validate = commands.splitlines()
+    # a small model and few cells: what is tried is the command, not the numbers
+    recipe = write_small_recipe(tmp_path / "recipe", 'kind = "token_qk"')
+    arguments = extract.replace(" hematopoietic ", f" {recipe} ").split()[1:]
+    done = subprocess.run(
+        [sys.executable, "-m", "manifoldzoo", *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    through = validate.replace("--through 6", "--through 2 --json").split()[1:]
+    again = subprocess.run(
+        [sys.executable, "-m", "manifoldzoo", *through], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert again.returncode == 0, again.stderr
+    card = json.loads((tmp_path / "with-panels" / "card.json").read_text(encoding="utf-8"))
+    assert [panel["name"] for panel in card["panels"]] == ["external"]
+    assert len(card["untrained"]) == 5
+
+
+def test_the_bundled_specification_names_what_the_recipe_needs() -> None:
+    panels = read_panel_set(ROOT / "manifolds" / "hematopoietic" / "panels.toml").panels
+    assert [panel.role for panel in panels] == ["extraction", "external", "zero-shot", "negative"]
+
+
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("gates", "models", "operators", "performance", "plugins")),
+    *(f"docs/{name}.md" for name in ("gates", "models", "operators", "panels", "performance", "plugins")),
 ]
 
 

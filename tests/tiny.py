@@ -181,7 +181,7 @@ def tiny_manifold_with_tasks() -> Manifold:
         {"task": "side", "kind": "linear", "classes": ["left", "right"], **common}
         | {"stages": ["left_1", "left_2", "left_3", "right_1", "right_2"]},
         {"task": "branch", "kind": "mlp", "n_hidden": 5, "classes": ["left", "right", "stem"], **common},
-        {"task": "depth", "kind": "ridge", "classes": [], **common},
+        {"task": "depth", "kind": "expected", "of": "stage", "classes": [], **common},
     ]
     document["extraction"]["familiarity"] = {
         "threshold": 0.9,
@@ -191,7 +191,9 @@ def tiny_manifold_with_tasks() -> Manifold:
         "groups": {"d0": 0.88, "d1": 0.92},
     }
     card = parse_card(document)
-    shapes = {name: shape for told in card.extraction.readouts for name, shape in readout_shapes(told, D).items()}
+    readouts = card.extraction.readouts
+    counts = {told.task: len(told.classes) for told in readouts}
+    shapes = {name: shape for told in readouts for name, shape in readout_shapes(told, D, counts).items()}
     kept = {name: array for name, array in plain.tensors.items() if not name.startswith("readout.")}
     drawn = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     # the stage readout is a nearest centroid, so that anchors are read right
@@ -200,6 +202,11 @@ def tiny_manifold_with_tasks() -> Manifold:
     drawn["readout.stage.weights"] = (20 * centroids).astype(np.float32)
     drawn["readout.stage.bias"] = (-10 * (centroids**2).sum(axis=1)).astype(np.float32)
     vectors = {name: plain.vectors[name] for name in ("input", "latent")}
-    for told in card.extraction.readouts:
-        vectors[vector_of(told)] = read_out(vectors["latent"], told, drawn)
+    drawn["readout.depth.values"] = tiny_ruler().depth(stages).astype(np.float32)
+    for told in readouts:
+        by_stage = read_out(vectors["latent"], readouts[0], drawn)
+        known = told.of is None
+        vectors[vector_of(told)] = (
+            read_out(vectors["latent"], told, drawn) if known else by_stage @ drawn["readout.depth.values"]
+        )
     return Manifold.build(card, plain.genes, kept | drawn, vectors)

@@ -107,10 +107,12 @@ def test_a_stage_that_the_ruler_lacks_is_refused():
     [
         {"classes": ["one"]},
         {"classes": []},
-        {"kind": "ridge"},
+        {"kind": "expected"},
+        {"of": "stage"},
+        {"kind": "expected", "classes": []},
         {"kind": "mlp"},
         {"n_hidden": 4},
-        {"kind": "ridge", "classes": [], "n_hidden": 4},
+        {"kind": "expected", "classes": [], "of": "stage", "n_hidden": 4},
     ],
 )
 def test_a_readout_whose_parts_do_not_fit_its_kind_is_refused(changes):
@@ -118,6 +120,16 @@ def test_a_readout_whose_parts_do_not_fit_its_kind_is_refused(changes):
     document["extraction"]["readouts"][0] |= changes
     with pytest.raises(FormatError, match="readouts.0"):
         parse_card(document)
+
+
+def test_a_mean_over_a_task_that_is_not_there_is_refused():
+    document = tiny_document()
+    mean = {"task": "depth", "kind": "expected", "classes": [], "of": "stage", "n_cells": 1, "parameters": {}}
+    document["extraction"]["readouts"].append(mean)
+    with pytest.raises(FormatError, match="'stage'"):
+        parse_card(document)
+    document["extraction"]["readouts"][1]["of"] = "branch"
+    assert parse_card(document).extraction.readouts[1].of == "branch"
 
 
 def test_two_readouts_of_one_task_are_refused():

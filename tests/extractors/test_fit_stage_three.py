@@ -14,10 +14,6 @@ from manifoldzoo.manifolds._panel import PanelCells
 
 READOUTS = """
 [[readouts]]
-task = "depth"
-label = "depth"
-
-[[readouts]]
 task = "lineage"
 kind = "mlp"
 n_hidden = 8
@@ -47,7 +43,10 @@ def test_every_task_is_fitted_and_judged_on_donors_held_out(made):
         assert said["held_out_by"] == "donor"
         assert 0 <= said["held_out_balanced_accuracy"] <= 1
         assert said["temperature"] > 0
-    assert -1 <= told["depth"].parameters["held_out_spearman"] <= 1
+    assert told["depth"].of == "stage"
+    assert -1 <= told["depth"].parameters["held_out_spearman_within_studies"] <= 1
+    stages = told["stage"].classes
+    assert manifold.tensors["readout.depth.values"].tolist() == manifold.ruler.depth(stages).tolist()
     assert valid(manifold).status == reproduces(manifold).status == "pass"
 
 

@@ -32,8 +32,9 @@ def test_every_kind_is_its_formula():
     hidden = np.maximum(0, z @ t["readout.branch.hidden.weights"].T + t["readout.branch.hidden.bias"])
     mlp = softmax(hidden @ t["readout.branch.weights"].T + t["readout.branch.bias"], axis=1)
     np.testing.assert_allclose(MANIFOLD.read_out(z, "branch"), mlp, rtol=1e-4)
-    ridge = z @ t["readout.depth.weights"][0] + t["readout.depth.bias"][0]
-    np.testing.assert_allclose(MANIFOLD.read_out(z, "depth"), ridge, rtol=1e-4, atol=1e-6)
+    depth = MANIFOLD.ruler.depth(MANIFOLD.classes("stage"))
+    expected = MANIFOLD.read_out(z, "stage") @ depth
+    np.testing.assert_allclose(MANIFOLD.read_out(z, "depth"), expected, rtol=1e-4, atol=1e-6)
     assert MANIFOLD.classes("depth") == []
     with pytest.raises(BadInputError, match="depht"):
         MANIFOLD.read_out(z, "depht")
@@ -45,7 +46,7 @@ def test_it_is_intact_and_survives_the_disk(tmp_path):
     assert {record.gate for record in reproduces(again).records} >= {"test_vectors_depth", "test_vectors_branch"}
 
 
-@pytest.mark.parametrize("name", ["readout.branch.hidden.bias", "readout.depth.weights"])
+@pytest.mark.parametrize("name", ["readout.branch.hidden.bias", "readout.depth.values"])
 def test_a_tensor_that_is_missing_or_misshapen_is_refused(name):
     without = {key: array for key, array in MANIFOLD.tensors.items() if key != name}
     with pytest.raises(FormatError, match=name):
