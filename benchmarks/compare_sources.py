@@ -14,9 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import manifoldzoo as mz
-from manifoldzoo.extractors._attention_mean import attention_mean
-from manifoldzoo.extractors._extract import reference_checkpoint
-from manifoldzoo.extractors._operators import drift
+from manifoldzoo.extractors import attention_mean, drift, reference_checkpoint
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
 from manifoldzoo.gates._ladder import gate_data, let_settings
 from manifoldzoo.gates._published import published_gates
