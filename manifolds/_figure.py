@@ -44,8 +44,8 @@ def plane(
     -------
     ``(d, 2)``; multiply unit latents with it.
     """
-    unit, stages = _unit(anchor_latent), np.asarray(stage)
-    centre = {name: unit[stages == name].mean(axis=0) for name in sorted(set(stage))}
+    towards, stages = unit(anchor_latent), np.asarray(stage)
+    centre = {name: towards[stages == name].mean(axis=0) for name in sorted(set(stage))}
     branch_of = dict(zip(stage, branch, strict=True))
     origin = centre.get(root, np.mean(list(centre.values()), axis=0))
     arms = {
@@ -56,7 +56,7 @@ def plane(
     if (extent > 1e-6 * extent[0]).sum() < 2:
         # a single arm spans a line; its stages fill the plane as well as they can
         _, _, axes = np.linalg.svd(np.array(list(centre.values())) - origin, full_matrices=False)
-    chosen = np.zeros((unit.shape[1], 2))
+    chosen = np.zeros((towards.shape[1], 2))
     chosen[:, : min(2, len(axes))] = axes[:2].T
     ahead = arms[max(sorted(arms), key=list(branch).count)] @ chosen
     return np.asarray(chosen * np.where(ahead < 0, -1.0, 1.0), dtype=np.float64)
@@ -124,6 +124,8 @@ def draw_manifold(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+
+        from .plots._colours import name_points
     except ImportError as error:
         raise MissingExtraError("Figures need matplotlib.", "Run `pip install 'manifoldzoo[plot]'`.") from error
 
@@ -137,8 +139,8 @@ def draw_manifold(
     anchor_stage = np.array([anchor.stage for anchor in anchors])
     anchor_latent = manifold.project(manifold.tensors["panel.anchors"])
     axes_of_plane = plane(anchor_latent, anchor_stage.tolist(), [anchor.branch for anchor in anchors], ruler.root)
-    anchor_xy = _unit(anchor_latent) @ axes_of_plane
-    cell_xy = _unit(latent) @ axes_of_plane
+    anchor_xy = unit(anchor_latent) @ axes_of_plane
+    cell_xy = unit(latent) @ axes_of_plane
     colours = stage_colours(ruler, [entry.id for entry in ruler.stages])
 
     figure = Figure(figsize=(11, 7.5), dpi=130, layout="constrained")
@@ -149,7 +151,7 @@ def draw_manifold(
     order = np.random.default_rng(0).permutation(len(cell_xy))
     plot.scatter(cell_xy[order, 0], cell_xy[order, 1], c=known[order], s=13, alpha=0.7, linewidths=0, rasterized=True)
     centre = {name: anchor_xy[anchor_stage == name].mean(axis=0) for name in dict.fromkeys(anchor_stage.tolist())}
-    _draw_steps(plot, ruler, centre)
+    draw_steps(plot, ruler, centre)
     for entry in shown:
         if entry.id in centre:
             x, y = centre[entry.id]
@@ -158,8 +160,10 @@ def draw_manifold(
     plot.set(xticks=[], yticks=[], xlabel="first axis of the arms", ylabel="second axis of the arms")
     plot.spines[["top", "right"]].set_visible(False)
     plot.set_aspect("equal", adjustable="datalim")
-    _label(plot, {entry.label: centre[entry.id] for entry in shown if entry.id in centre})
     plot.set_title(title + (f"\n{subtitle}" if subtitle else ""), loc="left", fontsize=11)
+    named = [entry for entry in shown if entry.id in centre]
+    # last, because names are placed where they cover least
+    name_points(plot, [entry.label for entry in named], np.array([centre[entry.id] for entry in named]))
     with replacing(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower())
     return path
@@ -178,13 +182,13 @@ def draw_anchors(manifold: Manifold, path: str | Path) -> Path:
     )
 
 
-def _unit(latent: NDArray[np.floating]) -> NDArray[np.float64]:
+def unit(latent: NDArray[np.floating]) -> NDArray[np.float64]:
     """Directions of latents; a zero latent stays at the origin."""
     wide = np.asarray(latent, dtype=np.float64)
     return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
 
 
-def _draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.float64]]) -> None:
+def draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.float64]]) -> None:
     """Lines between stages that follow each other, over stages that the panel lacks where need be."""
     parent = {edge.child: edge.parent for edge in ruler.edges}
     for name, at in centre.items():
@@ -202,29 +206,6 @@ def _draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.floa
                 arrowprops={"arrowstyle": "-|>", "color": "0.35", "lw": 1.0, "shrinkA": 5, "shrinkB": 5},
                 zorder=3,
             )
-
-
-def _label(plot: Axes, places: dict[str, NDArray[np.float64]]) -> None:
-    """Names beside stage centres, pushed apart where they would overlap."""
-    from adjustText import adjust_text
-    from matplotlib.patheffects import withStroke
-
-    texts = [plot.text(x, y, name, fontsize=8, zorder=5) for name, (x, y) in places.items()]
-    for text in texts:
-        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-    points = np.array(list(places.values()))
-    # adjustText draws from the global generator; the picture must not depend on it, nor it on the picture
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    adjust_text(
-        texts,
-        x=points[:, 0],
-        y=points[:, 1],
-        ax=plot,
-        expand=(1.1, 1.25),
-        arrowprops={"arrowstyle": "-", "color": "0.55", "lw": 0.5},
-    )
-    np.random.set_state(state)  # noqa: NPY002
 
 
 def _legend(plot: Axes, ruler: StageRuler, colours: dict[str, tuple[float, float, float]]) -> None:

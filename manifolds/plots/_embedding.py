@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ...cards._errors import BadInputError
-from .._figure import _draw_steps, _unit, plane, stage_colours
+from .._figure import draw_steps, plane, stage_colours, unit
 from .._keys import keys_for
 from .._manifold import Manifold
 from ._colours import (
@@ -105,7 +105,7 @@ def embedding(
     anchor_stage = np.array([anchor.stage for anchor in anchors])
     anchor_latent = manifold.project(manifold.tensors["panel.anchors"])
     flat = plane(anchor_latent, anchor_stage.tolist(), [anchor.branch for anchor in anchors], manifold.ruler.root)
-    anchor_xy, xy = _unit(anchor_latent) @ flat, _unit(latent) @ flat
+    anchor_xy, xy = unit(anchor_latent) @ flat, unit(latent) @ flat
     centre = {name: anchor_xy[anchor_stage == name].mean(axis=0) for name in dict.fromkeys(anchor_stage.tolist())}
 
     area = float(np.clip(50_000 / adata.n_obs, 0.5, 16.0)) if size is None else float(size)
@@ -114,7 +114,7 @@ def embedding(
     else:
         _draw_labels(ax, xy, labels, marks, area)
         _draw_key(ax, labels, marks, manifold, key_title)
-    _draw_steps(ax, manifold.ruler, centre)
+    draw_steps(ax, manifold.ruler, centre)
     at = np.array(list(centre.values()))
     fill = [centre_colours.get(name, (1.0, 1.0, 1.0)) for name in centre]
     ax.scatter(at[:, 0], at[:, 1], s=55, c=fill, edgecolors="black", linewidths=0.8, zorder=4)
