@@ -48,7 +48,7 @@ from manifoldzoo.manifolds._recipe import OperatorRecipe
 Features = Callable[[Any], NDArray[np.float64]]
 KINDS = {"attention_mean": "drift", "token_qk": "drift", "distilled": "none"}
 CELLS_PER_STAGE = 60
-N_BOOTSTRAP = 500
+N_BOOTSTRAP = 100
 
 
 def dense(values: Any) -> NDArray[np.float64]:
@@ -148,11 +148,17 @@ def score(
     job: Job, prepared: Prepared, panel: Panel, cells: PanelCells, features: list[Features], starts: int
 ) -> dict[str, tuple[float, float, float]]:
     """Mean over seeds and starts of every figure, and its interval over donors."""
-    means: list[dict[str, float]] = []
-    drawn: list[list[dict[str, float]]] = []
     donors = np.array(cells.donor)
     names = sorted(set(donors.tolist()))
+    of = {name: np.flatnonzero(donors == name) for name in names}
+    rng = np.random.default_rng(0)
+    # the same draws for every source; without several donors there is nothing to draw
+    parts = [np.arange(len(donors))]
+    if len(names) > 2:
+        draws = [rng.choice(names, len(names)) for _ in range(N_BOOTSTRAP)]
+        parts += [np.concatenate([of[name] for name in draw]) for draw in draws]
     target = job.ruler.distances(panel.stage)
+    figures: list[list[dict[str, float]]] = []
     for source in features:
         for start in range(starts):
             head = place(job, prepared, source, start)
@@ -160,22 +166,22 @@ def score(
             tasks = read_tasks(job, prepared, head(prepared.cells.values), latent)
             angles = angular_distances(head(panel.anchors))
             anchors = float(distance_spearman(angles, target, all_pairs(len(target)))) if np.ptp(target) else np.nan
-            every = np.arange(len(donors))
-            means.append({"anchors": anchors, **score_cells(job, cells, every, latent, tasks)})
-            if start == 0 and source is features[0] and len(names) > 2:
-                rng = np.random.default_rng(0)
-                of = {name: np.flatnonzero(donors == name) for name in names}
-                draws = [rng.choice(names, len(names)) for _ in range(N_BOOTSTRAP // 5)]
-                rows = [np.concatenate([of[name] for name in draw]) for draw in draws]
-                drawn.append([score_cells(job, cells, part, latent, tasks) for part in rows])
+            scored = [score_cells(job, cells, part, latent, tasks) for part in parts]
+            figures.append([{"anchors": anchors, **scored[0]}, *scored[1:]])
     found = {}
-    for key in means[0]:
-        values = np.array([mean[key] for mean in means])
-        mean = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
-        spread = [draw[key] for draws in drawn for draw in draws if key in draw and np.isfinite(draw[key])]
-        low, high = np.quantile(spread, [0.025, 0.975]) if len(spread) > 20 else (np.nan, np.nan)
+    for key in figures[0][0]:
+        mean = average([run[0][key] for run in figures])
+        spread = [average([run[part].get(key, np.nan) for run in figures]) for part in range(1, len(parts))]
+        known = [value for value in spread if np.isfinite(value)]
+        low, high = np.quantile(known, [0.025, 0.975]) if len(known) > len(parts) // 2 > 0 else (np.nan, np.nan)
         found[key] = mean, float(low), float(high)
     return found
+
+
+def average(values: list[float]) -> float:
+    """Mean of those that are numbers."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else np.nan
 
 
 def show(value: tuple[float, float, float]) -> str:
