@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cards._card import BesidePanel, Control, Untrained
+from ..gates._comparators import SCALE_FLOOR
 from ..manifolds._features import apply_operator
 from ..manifolds._labels import read_label_table
 from ..manifolds._let_many import feature_coordinates
@@ -20,7 +21,6 @@ from ._operator import read_operator
 from ._prepare import Prepared
 
 Float32 = NDArray[np.float32]
-SCALE_FLOOR = 0.1
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,9 @@ from ._control_operators import spectrum_matched
 from ._published import GateData
 
 SCALE_FLOOR = 0.1
+"""Floor of a feature's scale, that of the heads; see ``LetSettings``."""
 N_SPECTRA = 5
+"""Random operators that are drawn."""
 N_PCS = 10
 Float32 = NDArray[np.float32]
 

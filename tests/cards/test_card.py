@@ -118,7 +118,7 @@ def test_a_stage_that_the_ruler_lacks_is_refused():
 def test_a_readout_whose_parts_do_not_fit_its_kind_is_refused(changes):
     document = tiny_document()
     document["extraction"]["readouts"][0] |= changes
-    with pytest.raises(FormatError, match="readouts.0"):
+    with pytest.raises(FormatError, match=r"readouts\.0"):
         parse_card(document)
 
 

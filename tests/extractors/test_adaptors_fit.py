@@ -16,11 +16,13 @@ from sklearn.neighbors import NearestNeighbors
 from manifoldzoo.cards._errors import BadInputError, PanelError
 from manifoldzoo.extractors.adaptors import HYBRID, CellSettings, fit_cells
 from manifoldzoo.extractors.adaptors._cells import (
+    Standardised,
     balanced_batches,
     held_out_cells,
     nearest_training_cells,
     standardise,
 )
+from manifoldzoo.extractors.adaptors._fit import _Objective
 from manifoldzoo.extractors.adaptors._report import make_report, relative_change
 from manifoldzoo.extractors.adaptors._settings import TERMS
 from manifoldzoo.manifolds._let import LetHead, LetSettings, row_space
@@ -275,6 +277,13 @@ def test_a_group_that_has_a_stage_alone_is_never_held_out():
         assert not (held_out_cells(stage, 0.2, groups, np.random.default_rng(seed)) >= 40).any()
 
 
+def test_a_group_of_most_cells_is_never_held_out():
+    stage, groups = np.tile([0, 1], 30), np.repeat(["most", "b", "c", "d"], [36, 8, 8, 8])
+    for seed in range(20):
+        held = held_out_cells(stage, 0.3, groups, np.random.default_rng(seed))
+        assert held.min() >= 36 and len(held) == 24
+
+
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=2, max_size=6),
     fraction=st.floats(0.05, 0.95),
@@ -321,6 +330,26 @@ def test_batches_differ_and_cells_come_in_random_order():
     drawn = balanced_batches(stage, 2, 50, np.random.default_rng(0))
     assert not np.array_equal(drawn[0], drawn[1])
     assert (np.diff(drawn[0, :25]) < 0).any()
+
+
+@pytest.mark.parametrize("with_neighbours", [True, False])
+def test_an_epoch_goes_through_all_cells(with_neighbours):
+    index, rows = np.repeat([0, 1, 2], 20), np.random.default_rng(0).standard_normal((60, 4))
+    cells = Standardised(rows, np.zeros(4), np.ones(4))
+    near = np.arange(60)[:, None] // 10 * 10 + np.arange(10) if with_neighbours else None
+    objective = _Objective(cells, index, 1 - np.eye(3), near, replace(QUICK, batch_size=12))
+    batches = objective.epoch(slice(0, 60), np.random.default_rng(0))
+    assert sorted(np.concatenate([batch for batch, _ in batches])) == list(range(60))
+    partners = [partner for _, partner in batches]
+    if not with_neighbours:
+        assert partners == [None] * 5
+        return
+    assert all((batch // 10 == partner // 10).all() for batch, partner in batches)
+    assert len(set(np.concatenate(partners) % 10)) == 10
+    # of the cells held out alone
+    assert set(np.concatenate([batch for batch, _ in objective.epoch(slice(40, 60), np.random.default_rng(0))])) == set(
+        range(40, 60)
+    )
 
 
 def test_standardised_as_the_anchor_head():
