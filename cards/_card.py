@@ -39,7 +39,8 @@ class SourceModel(Frozen):
     note: str = ""
 
 
-OperatorKind = Literal["attention_mean", "attention_value", "token_ov", "token_qk", "distilled"]
+OperatorKind = Literal["attention_mean", "attention_value", "token_ov", "token_qk", "distilled", "expression"]
+"""``expression`` is no operator of any model: features are the expression itself, for comparison."""
 ForeignKind = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*:[a-z0-9]+(_[a-z0-9]+)*$")]
 """Kind of another package's extractor: its name, a colon, and a word."""
 Combination = Literal["drift", "mean", "single", "top_k", "none"]

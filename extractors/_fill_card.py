@@ -77,7 +77,7 @@ def fill_card(
         description=recipe.description,
         scale="log1p_cp10k",
         licence=recipe.licence,
-        source_model=_source_model(prepared.checkpoint),
+        source_model=_source_model(prepared.checkpoint, operator),
         extraction=Extraction(
             extractor=extractor,
             recipe=recipe.name,
@@ -126,14 +126,16 @@ def spdx(licence: str) -> str:
         return "LicenseRef-not-stated"
 
 
-def _source_model(checkpoint: Checkpoint) -> SourceModel:
-    """The model."""
+def _source_model(checkpoint: Checkpoint, operator: Operator) -> SourceModel:
+    """The model, or what was taken of it."""
+    note = "Only its list of genes was used: the features are expression." if operator.kind == "expression" else ""
     size = f"{checkpoint.n_layers} layers x {checkpoint.n_heads} heads, d_model {checkpoint.d_model}"
     return SourceModel(
         name=checkpoint.name,
         architecture=f"{checkpoint.family} layout, {size}",
         digest=checkpoint.digest,
         licence=spdx(checkpoint.licence),
+        note=note,
     )
 
 

@@ -9,7 +9,7 @@ from ..cards._card import Card, Operator
 from ..manifolds._features import apply_operator, fold_projection
 from ..manifolds._genes import GeneTable
 from ..manifolds._let import LetHead, fit_let
-from ..manifolds._manifold import Manifold
+from ..manifolds._manifold import Manifold, stores_operator
 from ..manifolds._panel import Panel, read_ensembl_ids
 from ..manifolds._readouts import vector_of
 from ._beside import read_panels_beside, read_untrained
@@ -85,6 +85,8 @@ def fit_manifold(
         panels=[told for told, _ in beside],
         untrained=[told for told, _ in untrained],
     )
+    if not stores_operator(card.extraction):
+        del tensors["operator"]
     draft = Manifold(card, genes, tensors, _empty_vectors(card), digest="")
     return Manifold.build(card, genes, tensors, _vectors(draft, panel))
 

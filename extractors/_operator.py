@@ -60,7 +60,7 @@ def read_operator(job: Job, prepared: Prepared, rng: np.random.Generator) -> tup
     Raises
     ------
     BadInputError
-        If the model lacks the layers or heads asked for.
+        If the model lacks the layers or heads asked for, or is to be destroyed although it is not read.
     """
     asked = job.recipe.operator
     per_head = asked.combination in ("single", "top_k")
@@ -97,6 +97,10 @@ def read_maps(job: Job, prepared: Prepared, *, per_head: bool, rng: np.random.Ge
     kind, source = job.recipe.operator.kind, prepared.checkpoint
     if kind in ("token_ov", "token_qk"):
         maps = token_operators(source, source.genes, kind, per_head=per_head)
+        return Read(maps, {"n_cells": 0, "n_skipped_cells": 0, "cells_digest": None, "pairs_seen": None})
+    if kind == "expression":
+        _refuse_models(job)
+        maps = np.eye(len(source.genes), dtype=np.float32)[None]
         return Read(maps, {"n_cells": 0, "n_skipped_cells": 0, "cells_digest": None, "pairs_seen": None})
     inputs, n_cells = prepared.inputs, len(prepared.cells.stage)
     if kind == "distilled":
@@ -145,6 +149,20 @@ def read_maps(job: Job, prepared: Prepared, *, per_head: bool, rng: np.random.Ge
         "pairs_seen": float((attention.support > 0).mean()),
     }
     return Read(attention.layers, record)
+
+
+def _refuse_models(job: Job) -> None:
+    """Refuse to destroy or compare a model that is not looked at."""
+    if job.control is not None and job.control.kind in ("random-init", "shuffled-weights"):
+        raise BadInputError(
+            f"The control {job.control.kind!r} destroys a model, and kind 'expression' reads none.",
+            "Use permuted-genes or spectrum-matched, or another kind.",
+        )
+    if job.n_untrained:
+        raise BadInputError(
+            f"{job.n_untrained} untrained models were asked for, and kind 'expression' reads none.",
+            "Leave `--untrained` out.",
+        )
 
 
 def _best_heads(job: Job, prepared: Prepared, maps: Float32, rng: np.random.Generator) -> tuple[Float32, list[Head]]:

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from ..cards._card import ControlKind, OperatorKind
 from ..cards._errors import BadInputError
 from ..manifolds._panel_file import panel_manifest
-from ..manifolds._recipe import OperatorRecipe
+from ..manifolds._recipe import HEADLESS, OperatorRecipe
 from ._extract import make_job
 from ._interface import Job, Progress
 from ._operator import N_SPLITS, read_maps, score_panel
@@ -42,7 +42,7 @@ def screen(
     recipe, cells, checkpoint, family, seed, control, control_seed, work, progress
         As in ``extract``: the panel, genes and cells are those an extraction would use.
     kind
-        Operator of a head; the recipe's by default. ``distilled`` has no heads.
+        Operator of a head; the recipe's by default. ``distilled`` and ``expression`` have no heads.
     n_splits
         Random splits of the anchors, the same for every head.
 
@@ -70,9 +70,9 @@ def screen(
         progress=progress,
     )
     asked = job.recipe.operator.kind if kind is None else kind
-    if asked == "distilled":
+    if asked in HEADLESS:
         raise BadInputError(
-            "An operator of kind 'distilled' has no heads to screen.", "Screen attention_mean, token_ov or token_qk."
+            f"An operator of kind {asked!r} has no heads to screen.", "Screen attention_mean, token_ov or token_qk."
         )
     operator = OperatorRecipe(kind=asked, combination="mean")
     job = replace(job, recipe=job.recipe.model_copy(update={"operator": operator}))

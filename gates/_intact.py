@@ -81,7 +81,7 @@ def _ruler(manifold: Manifold) -> Record:
 def _fold(manifold: Manifold) -> Record:
     """The folded projection is operator times adaptor."""
     projection, offset = fold_projection(
-        manifold.tensors["operator"],
+        manifold.operator,
         manifold.tensors["adaptor.weights"],
         manifold.tensors["adaptor.bias"],
         manifold.tensors["adaptor.mean"],

@@ -128,7 +128,7 @@ def _as_gates_read(manifold: Manifold, expression: NDArray[np.floating], anchors
     """Anchors under the operator of a manifold."""
     stage = [anchor.stage for anchor in anchors]
     return GateData(
-        features=apply_operator(expression, manifold.tensors["operator"]),
+        features=apply_operator(expression, manifold.operator),
         expression=expression,
         stage=stage,
         distances=manifold.ruler.distances(stage),
@@ -189,7 +189,7 @@ def _comparators(manifold: Manifold, data: GateData, seed: int) -> list[Comparat
     if not untrained:
         return []
     rng = np.random.default_rng(seed).spawn(2)[1]
-    return comparators(data, manifold.tensors["operator"], untrained, rng=rng)
+    return comparators(data, manifold.operator, untrained, rng=rng)
 
 
 def _counting(tell: Callable[[int], None] | None) -> Callable[[int], None] | None:

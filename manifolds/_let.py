@@ -70,7 +70,8 @@ class LetHead:
     beta
         Ruler distance per radian of latent angle.
     loss
-        Loss at the returned parameters, summed over ordered pairs and over anchors.
+        Loss at the returned parameters, summed over ordered pairs and over anchors; of a head fitted on cells, the
+        weighted sum of its terms, a mean over one epoch.
     """
 
     weights: Floats

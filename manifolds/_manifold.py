@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import Card, Readout
+from ..cards._card import Card, Extraction, Readout
 from ..cards._errors import BadInputError, FormatError
 from ._files import Tensors, decode_tensors, encode_tensors, write_bytes
 from ._format import CARD, CRITICAL, GENES, MANIFEST, TENSORS, VECTORS, Manifest, decode_card, read_verified
@@ -38,9 +38,10 @@ class Manifold:
         The gene axis, ``n_genes`` rows.
     tensors
         Every stored tensor by name: ``projection`` ``(n_genes, d)`` and ``offset`` ``(d,)`` are stages 1 and 2
-        folded; ``operator`` ``(k, n_genes, n_features)``; ``adaptor.*``; ``readout.<task>.weights`` ``(n_classes, d)``
-        and ``.bias`` ``(n_classes,)``, see ``readout_shapes``; ``panel.anchors`` ``(n_anchors, n_genes)``, those of
-        other panels ``panel.<name>.anchors``; ``comparator.*``. All float32 or float64.
+        folded; ``operator`` ``(k, n_genes, n_features)``, see also the property; ``adaptor.*``;
+        ``readout.<task>.weights`` ``(n_classes, d)`` and ``.bias`` ``(n_classes,)``, see ``readout_shapes``;
+        ``panel.anchors`` ``(n_anchors, n_genes)``, those of other panels ``panel.<name>.anchors``; ``comparator.*``.
+        All float32 or float64.
     vectors
         Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)``, ``proba.<task>`` ``(n, n_classes)``, and
         ``value.<task>`` ``(n,)`` for tasks without classes.
@@ -110,6 +111,12 @@ class Manifold:
             If the manifold has no such task.
         """
         return self._readout(task).classes
+
+    @property
+    def operator(self) -> NDArray[np.floating]:
+        """Stage 1, ``(k, n_genes, n_features)``; the identity, which is not stored, where features are expression."""
+        stored = self.tensors.get("operator")
+        return np.eye(len(self.genes), dtype=np.float32)[None] if stored is None else stored
 
     @property
     def anchor_stages(self) -> list[str]:
@@ -301,6 +308,11 @@ def encode(card: Card, genes: GeneTable, tensors: Tensors, vectors: Tensors) -> 
     }
 
 
+def stores_operator(extraction: Extraction) -> bool:
+    """Whether the operator is a tensor of the artifact: one that leaves expression as it is need not be."""
+    return extraction.operator.kind != "expression" or extraction.control is not None
+
+
 def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
     """Tensor shapes that a card implies."""
     n_genes, d, operator = card.genes.n, card.extraction.adaptor.n_components, card.extraction.operator
@@ -308,13 +320,14 @@ def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "projection": (n_genes, d),
         "offset": (d,),
-        "operator": (k, n_genes, per_block),
         "adaptor.weights": (d, k * per_block),
         "adaptor.bias": (k * per_block,),
         "adaptor.mean": (k * per_block,),
         "adaptor.scale": (k * per_block,),
         "panel.anchors": (len(card.panel.anchors), n_genes),
     }
+    if stores_operator(card.extraction):
+        shapes["operator"] = (k, n_genes, per_block)
     n_classes = {readout.task: len(readout.classes) for readout in card.extraction.readouts}
     for readout in card.extraction.readouts:
         shapes |= readout_shapes(readout, d, n_classes)

@@ -14,6 +14,9 @@ from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
 from ._let import LetSettings
 
+HEADLESS = ("distilled", "expression")
+"""Kinds of operator that are not read head by head."""
+
 
 class PanelRecipe(Frozen):
     """How anchors and cells are taken from the files."""
@@ -29,7 +32,7 @@ class OperatorRecipe(Frozen):
 
     kind: OperatorKind = "attention_mean"
     combination: Combination | None = None
-    """``drift`` as published by default; ``none`` for ``distilled``, which has no heads."""
+    """``drift`` as published by default; ``none`` for ``distilled`` and ``expression``, which have no heads."""
     layer: int | None = Field(default=None, ge=0)
     head: int | None = Field(default=None, ge=0)
     """The head of ``single``, indices from 0."""
@@ -40,12 +43,12 @@ class OperatorRecipe(Frozen):
     @classmethod
     def _joined_by_default(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("combination") is None:
-            return given | {"combination": "none" if given.get("kind") == "distilled" else "drift"}
+            return given | {"combination": "none" if given.get("kind") in HEADLESS else "drift"}
         return given
 
     @model_validator(mode="after")
     def _fits_together(self) -> OperatorRecipe:
-        if (self.kind == "distilled") != (self.combination == "none"):
+        if (self.kind in HEADLESS) != (self.combination == "none"):
             raise ValueError(f"kind {self.kind!r} does not go with combination {self.combination!r}")
         if (self.combination == "single") != (self.layer is not None and self.head is not None):
             raise ValueError("layer and head name the head of combination 'single', which needs both")

@@ -13,6 +13,7 @@ from manifoldzoo.cards._errors import BadInputError, FormatError, NotFoundError,
 from manifoldzoo.extractors._extract import extract
 from manifoldzoo.extractors._interface import find_extractor
 from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.gates._ladder import gate_data
 from manifoldzoo.manifolds._manifold import Manifold
 
 N_LAYERS, N_HEADS, D_MODEL = 3, 2, 16
@@ -69,6 +70,43 @@ def test_every_kind_makes_a_manifold_that_survives_its_checks(
     assert bool(entry.heads) == chosen == (entry.chosen_by is not None)
     again = extract(recipe(operator), cells=[cells], checkpoint=checkpoint)
     assert again.digest == made.digest
+
+
+class TestExpression:
+    """The comparator by name: the same head on expression as it is."""
+
+    KIND = 'kind = "expression"'
+
+    @pytest.fixture
+    def made(self, recipe, cells, checkpoint):
+        return extract(recipe(self.KIND), cells=[cells], checkpoint=checkpoint)
+
+    def test_features_are_the_expression_and_no_operator_is_stored(self, made, tmp_path):
+        assert "operator" not in made.tensors
+        loaded = Manifold.read(made.save(tmp_path / "artifact"))
+        assert valid(loaded).status == reproduces(loaded).status == "pass"
+        assert np.array_equal(loaded.operator, np.eye(40, dtype=np.float32)[None])
+        assert np.array_equal(gate_data(loaded).features, loaded.tensors["panel.anchors"].astype(np.float64))
+        t = loaded.tensors
+        standard = (t["panel.anchors"] - t["adaptor.mean"]) / t["adaptor.scale"] - t["adaptor.bias"]
+        np.testing.assert_allclose(loaded.project(t["panel.anchors"]), standard @ t["adaptor.weights"].T, atol=2e-3)
+
+    def test_the_card_says_that_no_model_was_read(self, made):
+        entry, model = made.card.extraction.operator, made.card.source_model
+        assert (entry.kind, entry.combination, entry.n_cells, entry.cells_digest) == ("expression", "none", 0, None)
+        assert "genes" in model.note
+
+    def test_an_operator_that_a_control_made_is_stored(self, recipe, cells, checkpoint):
+        made = extract(recipe(self.KIND), cells=[cells], checkpoint=checkpoint, control="spectrum-matched")
+        assert made.tensors["operator"].shape == (1, 40, 40)
+        assert valid(made).status == "pass"
+
+    @pytest.mark.parametrize(
+        "given", [{"control": "random-init"}, {"control": "shuffled-weights"}, {"n_untrained": 2}], ids=str
+    )
+    def test_there_is_no_model_to_destroy(self, given, recipe, cells, checkpoint):
+        with pytest.raises(BadInputError, match="'expression' reads none"):
+            extract(recipe(self.KIND), cells=[cells], checkpoint=checkpoint, **given)
 
 
 def test_heads_chosen_by_a_screen_are_named_with_their_scores(recipe, cells, checkpoint):
