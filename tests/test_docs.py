@@ -123,7 +123,10 @@ def test_the_bundled_specification_names_what_the_recipe_needs() -> None:
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("gates", "models", "operators", "panels", "performance", "plugins")),
+    *(
+        f"docs/{name}.md"
+        for name in ("gates", "leave_one_study_out", "models", "operators", "panels", "performance", "plugins")
+    ),
 ]
 
 

@@ -164,7 +164,7 @@ class TestCommands:
     def test_validate_says_no(self, run_cli: Cli, stored: Path) -> None:
         told = check_json(run_cli("validate", "tiny", "--through", "4", "--json"), status=1)
         assert told["rung_reached"] == 2
-        assert [rung["status"] for rung in told["rungs"]] == ["pass", "pass", "fail", "not run"]
+        assert [rung["status"] for rung in told["rungs"]] == ["pass", "pass", "fail", "fail"]
         assert not (stored / "evidence").exists()
 
     def test_publish(self, run_cli: Cli, artifact: Path, own_folders: Path) -> None:
