@@ -1,24 +1,19 @@
-"""What travels beside a manifold so that its evidence can be recomputed: other panels, and untrained models."""
+"""Panels that travel beside a manifold, so that anybody can run the upper rungs of its evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import BesidePanel, Control, Untrained
-from ..gates._comparators import SCALE_FLOOR
-from ..manifolds._features import apply_operator
+from ..cards._card import BesidePanel
 from ..manifolds._labels import read_label_table
-from ..manifolds._let_many import feature_coordinates
 from ..manifolds._panel_file import panel_manifest
 from ..manifolds._panel_overlap import PanelMembers, Role, check_overlap, read_panel_members
 from ..manifolds._panel_spec import BuiltPanel, build_panels
 from ._interface import Job
-from ._operator import read_operator
-from ._prepare import Prepared
 
 Float32 = NDArray[np.float32]
 
@@ -75,33 +70,3 @@ def _entry(panel: BuiltPanel, n_cells: int, n_donors: int) -> BesidePanel:
         specification=panel.spec.digest,
         manifest=panel_manifest(panel.panel, panel.spec.min_cells),
     )
-
-
-def read_untrained(job: Job, prepared: Prepared, *, rng: np.random.Generator) -> list[tuple[Untrained, Float32]]:
-    """Read the anchors by models of the same architecture with fresh weights.
-
-    Parameters
-    ----------
-    job
-        How many, ``n_untrained``.
-    prepared
-        Model, panel and cells.
-    rng
-        As the operator itself is read with, one child each.
-
-    Returns
-    -------
-    Entry of the card and coordinates of the anchors, ``(n_anchors, n_anchors)``: all that heads and comparisons need of
-    features, at a hundredth of the size of an operator.
-    """
-    found = []
-    for seed, child in enumerate(rng.spawn(job.n_untrained)):
-        source = job.checkpoint.random_initialisation(seed)
-        # the state of an interrupted pass belongs to the model itself
-        fresh = replace(job, checkpoint=source, control=Control(kind="random-init", seed=seed), work=None)
-        ready = replace(prepared, checkpoint=source.with_genes(prepared.panel.genes))
-        operator, _ = read_operator(fresh, ready, child)
-        features = apply_operator(prepared.panel.anchors, operator)
-        told = Untrained(control="random-init", seed=seed, digest=source.digest)
-        found.append((told, feature_coordinates(features, scale_floor=SCALE_FLOOR)))
-    return found

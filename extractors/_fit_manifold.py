@@ -12,12 +12,12 @@ from ..manifolds._let import LetHead, fit_let
 from ..manifolds._manifold import Manifold, stores_operator
 from ..manifolds._panel import Panel, read_ensembl_ids
 from ..manifolds._readouts import vector_of
-from ._beside import read_panels_beside, read_untrained
 from ._fill_card import fill_card
 from ._fit_familiarity import fit_familiarity
 from ._fit_readouts import fit_readouts
 from ._interface import Job
 from ._prepare import Prepared
+from ._untrained import read_untrained
 
 N_VECTORS = 16
 
@@ -67,8 +67,7 @@ def fit_manifold(
     for told, parts in readouts:
         for part, array in parts.items():
             tensors[f"readout.{told.task}.{part}"] = np.ascontiguousarray(array, dtype=np.float32)
-    beside = read_panels_beside(job, panel.genes)
-    tensors |= {f"panel.{told.name}.anchors": anchors for told, anchors in beside}
+    tensors |= {f"panel.{told.name}.anchors": anchors for told, anchors in prepared.beside}
     untrained = read_untrained(job, prepared, rng=untrained_rng)
     tensors |= {f"comparator.{told.control}.{told.seed}": coordinates for told, coordinates in untrained}
     genes = GeneTable(panel.genes, read_ensembl_ids(job.cells, panel.genes))
@@ -82,7 +81,7 @@ def fit_manifold(
         extractor=extractor,
         readouts=[told for told, _ in readouts],
         familiarity=fit_familiarity(panel, cells),
-        panels=[told for told, _ in beside],
+        panels=[told for told, _ in prepared.beside],
         untrained=[told for told, _ in untrained],
     )
     if not stores_operator(card.extraction):

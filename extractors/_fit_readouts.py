@@ -198,8 +198,7 @@ def _held_out(
 ) -> list[Float64 | None]:
     """Outputs for held-out cells, ``(n_used, n_outputs)``, NaN where a cell's class was not in the training part."""
     panel, cells = prepared.panel, prepared.cells
-    of_anchor = np.array([f"{s}\t{d}" for s, d in zip(panel.study, panel.donor, strict=True)])
-    of_cell = np.array([f"{s}\t{d}" for s, d in zip(cells.study, cells.donor, strict=True)])
+    of_anchor, of_cell = np.array(panel.donor_ids), np.array(cells.donor_ids)
     n_donors = len(set(of_cell.tolist()))
     if n_donors < 2:
         return [None] * len(tasks)

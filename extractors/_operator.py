@@ -104,7 +104,7 @@ def read_maps(job: Job, prepared: Prepared, *, per_head: bool, rng: np.random.Ge
         return Read(maps, {"n_cells": 0, "n_skipped_cells": 0, "cells_digest": None, "pairs_seen": None})
     inputs, n_cells = prepared.inputs, len(prepared.cells.stage)
     if kind == "distilled":
-        donors = [f"{study}:{donor}" for study, donor in zip(prepared.cells.study, prepared.cells.donor, strict=True)]
+        donors = prepared.cells.donor_ids
         several = len(set(donors)) > 1
         fitted = distil(
             source,

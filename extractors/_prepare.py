@@ -13,11 +13,13 @@ import scanpy as sc
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ..cards._card import BesidePanel
 from ..cards._errors import PanelError
 from ..manifolds._labels import LabelTable, read_label_table
 from ..manifolds._panel import Panel, PanelCells, build_panel, gene_names, read_panel_cells
 from ..manifolds._recipe import PanelRecipe
 from ..manifolds._ruler import StageRuler
+from ._beside import read_panels_beside
 from ._interface import Job
 from .checkpoints._interface import Checkpoint
 
@@ -36,12 +38,15 @@ class Prepared:
         Labelled cells, balanced over stages.
     distances
         Ruler distances between the anchors, ``(n_anchors, n_anchors)``.
+    beside
+        Entry of the card and anchors of each panel that nothing is fitted to.
     """
 
     checkpoint: Checkpoint
     panel: Panel
     cells: PanelCells
     distances: NDArray[np.float64]
+    beside: tuple[tuple[BesidePanel, NDArray[np.float32]], ...] = ()
 
     @property
     def inputs(self) -> sparse.csr_matrix:
@@ -62,7 +67,8 @@ def prepare(job: Job, rng: np.random.Generator) -> Prepared:
     Raises
     ------
     PanelError, ScaleError, GeneError
-        If the cells do not make a panel, or none of their genes is known to the model.
+        If the cells do not make a panel, none of their genes is known to the model, or a panel beside shares what it
+        must not.
     """
     labels = read_label_table(job.labels)
     genes = panel_genes(job.checkpoint, job.cells, labels, job.ruler, job.recipe.panel, rng)
@@ -75,7 +81,9 @@ def prepare(job: Job, rng: np.random.Generator) -> Prepared:
         max_per_stage=job.recipe.panel.max_cells_per_stage,
         rng=rng,
     )
-    return Prepared(job.checkpoint.with_genes(genes), panel, cells, job.ruler.distances(panel.stage))
+    # here, so that panels that overlap are refused before the model is run
+    beside = tuple(read_panels_beside(job, panel.genes))
+    return Prepared(job.checkpoint.with_genes(genes), panel, cells, job.ruler.distances(panel.stage), beside)
 
 
 def panel_genes(

@@ -82,6 +82,11 @@ class Panel:
     n_cells: NDArray[np.int64]
     files: tuple[PanelFile, ...]
 
+    @property
+    def donor_ids(self) -> list[str]:
+        """``study:donor`` of each anchor, as donors of two studies may share a name."""
+        return [f"{study}:{donor}" for study, donor in zip(self.study, self.donor, strict=True)]
+
 
 @dataclass(frozen=True, eq=False)
 class PanelCells:
@@ -106,6 +111,11 @@ class PanelCells:
     study: tuple[str, ...]
     donor: tuple[str, ...]
     cell_ids: tuple[str, ...]
+
+    @property
+    def donor_ids(self) -> list[str]:
+        """``study:donor`` of each cell, as donors of two studies may share a name."""
+        return [f"{study}:{donor}" for study, donor in zip(self.study, self.donor, strict=True)]
 
     @property
     def digest(self) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ...cards._errors import CheckpointError, GeneError
 from ._cell2sentence_model import GPT2Network, NeoXNetwork
-from ._files import CheckpointFile, digest_files, parse_object, read_content, stated_licence
+from ._files import CheckpointFile, digest_files, find_file, parse_object, read_content, stated_licence
 from ._hugging_face import TransformersCheckpoint
-from ._hugging_face_files import find_one, open_weights, read_settings, require_transformers
+from ._hugging_face_files import open_weights, read_settings, require_transformers
 from ._hugging_face_network import Network
 from ._hugging_face_tokens import Tokens
 
@@ -227,12 +227,12 @@ def _read_tokenizer(folder: Path) -> tuple[Any, tuple[CheckpointFile, ...]]:
     """Read ``tokenizer.json``, else the vocabulary and merges that GPT-2 has in its place."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    path = find_one(folder, ("tokenizer.json", "vocab.json"), "Put the tokenizer of the model beside config.json.")
+    path = find_file(folder, "tokenizer.json", "vocab.json", hint="Put the tokenizer of the model beside config.json.")
     content, file = read_content(path)
     files = [file]
     if path.name == "vocab.json":
         vocabulary: Any = parse_object(path, content)
-        merges, merges_file = read_content(find_one(folder, ("merges.txt",)))
+        merges, merges_file = read_content(find_file(folder, "merges.txt", hint=""))
         files.append(merges_file)
     with _refusing(f"{path} is no tokenizer"):
         if path.name == "tokenizer.json":

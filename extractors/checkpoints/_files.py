@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,8 +33,23 @@ def digest_files(files: tuple[CheckpointFile, ...]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def find_file(folder: Path, *names: str) -> Path:
+def few(names: Iterable[str]) -> str:
+    """First three names of a list, for messages."""
+    shown = list(names)
+    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "")
+
+
+def find_file(folder: Path, *names: str, hint: str | None = None) -> Path:
     """Return the first of ``names`` that ``folder`` holds.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    names
+        Files that would do.
+    hint
+        What to do if there is none; by default, what else the folder looks like.
 
     Raises
     ------
@@ -48,7 +64,8 @@ def find_file(folder: Path, *names: str) -> Path:
     found = sorted(path.name for path in folder.iterdir())
     shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     raise CheckpointError(
-        f"{folder} has no {' or '.join(names)}; it holds {shown or 'nothing'}.", _other_family(folder, found)
+        f"{folder} has no {' or '.join(names)}; it holds {shown or 'nothing'}.",
+        _other_family(folder, found) if hint is None else hint,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...cards._errors import BadInputError
+from ...cards._names import canonical_json, sha256_bytes
 from ._files import CheckpointFile
 from ._hugging_face_network import Network
 from ._hugging_face_tokens import Vocabulary
-from ._interface import HeadWeights, InputScale
+from ._interface import HeadWeights, InputScale, check_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +155,10 @@ class TransformersCheckpoint:
 
     def _derived(self, kind: str, origin: dict[str, object], network: Network, seed: int) -> TransformersCheckpoint:
         """Return the checkpoint around other weights."""
-        identity = json.dumps(origin, sort_keys=True, separators=(",", ":"))
         return replace(
             self,
             name=f"{self.name}-{kind}-{seed}",
-            digest=hashlib.sha256(identity.encode()).hexdigest(),
+            digest=sha256_bytes(canonical_json(origin)),
             files=(),
             ignored_keys=(),
             network=network,
@@ -168,11 +166,7 @@ class TransformersCheckpoint:
 
     def _check(self, genes: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Refuse what is no batch of cells."""
-        if genes.ndim != 2 or genes.shape != values.shape or genes.shape[1] > self.max_genes:
-            raise BadInputError(
-                f"Genes {genes.shape} and values {values.shape} must have the same two dimensions, "
-                f"at most {self.max_genes} genes per cell."
-            )
+        check_batch(genes, values, self.max_genes)
         if genes.size and genes.max() >= len(self.genes):
             raise BadInputError(f"Gene {genes.max()} is none of the {len(self.genes)} genes of {self.name}.")
         if not np.isfinite(values).all():

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...cards._errors import CheckpointError, MissingExtraError
-from ._files import CheckpointFile, parse_object, read_content
+from ._files import CheckpointFile, few, find_file, parse_object, read_content
 from ._tensor_file import TensorFile
 
 CONFIG = "config.json"
@@ -105,7 +105,7 @@ def read_settings(folder: Path, model_types: tuple[str, ...]) -> tuple[Settings,
     CheckpointError
         If it is missing, damaged, or that of another type of model.
     """
-    path = find_one(folder, (CONFIG,))
+    path = find_file(folder, CONFIG, hint="")
     content, file = read_content(path)
     settings = Settings(path, parse_object(path, content))
     model_type = settings.values.get("model_type")
@@ -116,24 +116,6 @@ def read_settings(folder: Path, model_types: tuple[str, ...]) -> tuple[Settings,
         )
     settings.expect_not("quantization_config")
     return settings, file
-
-
-def find_one(folder: Path, names: tuple[str, ...], hint: str = "") -> Path:
-    """Return the first of ``names`` that ``folder`` holds.
-
-    Raises
-    ------
-    CheckpointError
-        If none is there; says what was looked for and what the folder holds.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder.", "Pass the folder that holds the checkpoint's files.")
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(path.name for path in folder.iterdir())
-    shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    raise CheckpointError(f"{folder} has no {' or '.join(names)}; it holds {shown or 'nothing'}.", hint)
 
 
 @dataclass(frozen=True)
@@ -179,10 +161,10 @@ class Weights:
         """
         missing, unknown = sorted(expected.keys() - self.places.keys()), sorted(self.places.keys() - expected.keys())
         if missing:
-            raise CheckpointError(f"{self.path} lacks {len(missing)} weights: {_few(missing)}.")
+            raise CheckpointError(f"{self.path} lacks {len(missing)} weights: {few(missing)}.")
         if unknown:
             raise CheckpointError(
-                f"{self.path} holds {len(unknown)} weights that this reader does not know: {_few(unknown)}.",
+                f"{self.path} holds {len(unknown)} weights that this reader does not know: {few(unknown)}.",
                 "They may change what the model computes, so they are not skipped.",
             )
         for key, shape in expected.items():
@@ -210,7 +192,7 @@ def open_weights(folder: Path, *, prefix: str, ignored: re.Pattern[str]) -> Iter
     CheckpointError
         If files are missing or damaged, ask for code to be run, or hold a tensor twice.
     """
-    path = find_one(folder, WEIGHTS, "Pass the folder that holds config.json and the weights.")
+    path = find_file(folder, *WEIGHTS, hint="Pass the folder that holds config.json and the weights.")
     with ExitStack() as stack:
         if path.suffix == ".json":
             content, index = read_content(path)
@@ -257,9 +239,4 @@ def _check_shards(path: Path, names: dict[str, str], opened: list[TensorFile]) -
         stated = {key for key, name in names.items() if name == file.path.name}
         differing = sorted(stated ^ file.tensors.keys())
         if differing:
-            raise CheckpointError(f"{path} and {file.path.name} disagree on {_few(differing)}.", "Download both again.")
-
-
-def _few(names: list[str]) -> str:
-    """First three names of a list."""
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+            raise CheckpointError(f"{path} and {file.path.name} disagree on {few(differing)}.", "Download both again.")

@@ -10,11 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...cards._errors import BadInputError
+
 PADDING = -1
 """Gene index that fills up the shorter cells of a batch."""
 
 InputScale = Literal["log1p", "counts"]
 """What a model is fed: ``log1p`` of counts scaled to 10,000 per cell, or raw counts."""
+
+
+def check_batch(genes: NDArray[np.int64], values: NDArray[np.float32], max_genes: int) -> None:
+    """Refuse what is no batch of cells by its shape.
+
+    Raises
+    ------
+    BadInputError
+        If the shapes differ or have not two dimensions, or there are more genes per cell than the model reads.
+    """
+    if genes.ndim != 2 or genes.shape != values.shape or genes.shape[1] > max_genes:
+        raise BadInputError(
+            f"Genes {genes.shape} and values {values.shape} must have the same two dimensions, "
+            f"at most {max_genes} genes per cell."
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...cards._errors import BadInputError, CheckpointError, GeneError
+from ...cards._names import canonical_json, sha256_bytes
 from ._files import (
     CheckpointFile,
     digest_files,
@@ -25,7 +24,7 @@ from ._files import (
     read_content,
     stated_licence,
 )
-from ._interface import HeadWeights, InputScale
+from ._interface import HeadWeights, InputScale, check_batch
 from ._scgpt_model import ScGPTModel
 from ._scgpt_settings import CLS, ScGPTSettings, parse_settings, parse_vocabulary
 from ._scgpt_values import input_values
@@ -240,11 +239,7 @@ class ScGPTCheckpoint:
         self, genes: NDArray[np.int64], values: NDArray[np.float32], masked: NDArray[np.bool_] | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Token ids, inputs and padding of each cell, ``<cls>`` first, ``(n_cells, n_tokens + 1)``."""
-        if genes.ndim != 2 or genes.shape != values.shape or genes.shape[1] > self.max_genes:
-            raise BadInputError(
-                f"Genes {genes.shape} and values {values.shape} must have the same two dimensions, "
-                f"at most {self.max_genes} genes per cell."
-            )
+        check_batch(genes, values, self.max_genes)
         if genes.size and genes.max() >= len(self.genes):
             raise BadInputError(f"Gene index {genes.max()} is out of range, expected at most {len(self.genes) - 1}.")
         padded = genes < 0
@@ -311,11 +306,10 @@ class ScGPTCheckpoint:
 
     def _control(self, name: str, what: str, seed: int, model: ScGPTModel, *, keep_offset: bool) -> ScGPTCheckpoint:
         """Put another network in the place of this one, under a digest that says how it was made."""
-        origin = json.dumps({what: self.digest, "seed": seed}, sort_keys=True, separators=(",", ":"))
         return replace(
             self,
             name=name,
-            digest=hashlib.sha256(origin.encode()).hexdigest(),
+            digest=sha256_bytes(canonical_json({what: self.digest, "seed": seed})),
             files=(),
             offset=self.offset if keep_offset else None,
             ignored_keys=(),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from ...cards._errors import CheckpointError
+from ._files import few
 from ._recognise import names_look_like
 from ._scgpt_model import DecoderKind, ScGPTModel
 from ._scgpt_settings import ScGPTSettings
@@ -68,7 +68,7 @@ def name_weights(file: TensorFile) -> Weights:
     for start, reason in _NOT_COMPUTED.items():
         refused = [key for key, name in names.items() if name.startswith(start)]
         if refused:
-            raise CheckpointError(f"{file.path} holds weights that {reason}: {_few(sorted(refused))}.")
+            raise CheckpointError(f"{file.path} holds weights that {reason}: {few(sorted(refused))}.")
     if "encoder.embedding.weight" not in names.values():
         family = names_look_like(names.values())
         raise CheckpointError(
@@ -196,19 +196,13 @@ def _check_shapes(file: TensorFile, chosen: dict[str, str], model: ScGPTModel) -
     missing = sorted(expected.keys() - chosen.keys())
     unknown = sorted(key for name, key in chosen.items() if name not in expected)
     if missing:
-        raise CheckpointError(f"{file.path} lacks {len(missing)} weights: {_few(missing)}.")
+        raise CheckpointError(f"{file.path} lacks {len(missing)} weights: {few(missing)}.")
     if unknown:
         raise CheckpointError(
-            f"{file.path} holds {len(unknown)} weights that this reader does not know: {_few(unknown)}.",
+            f"{file.path} holds {len(unknown)} weights that this reader does not know: {few(unknown)}.",
             "They may change what the model computes, so they are not skipped.",
         )
     for name, shape in expected.items():
         found = file.tensors[chosen[name]].shape
         if found != shape:
             raise CheckpointError(f"{file.path}: {chosen[name]} has shape {found}, expected {shape}.")
-
-
-def _few(names: Iterable[str]) -> str:
-    """First three names of a list."""
-    shown = list(names)
-    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "")
