@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickletools
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...cards._errors import CheckpointError
+from ._pickle_machine import StackMachine
 
 LARGEST_DICTIONARY = 1 << 23
 """Bytes of the largest dictionary that is read, five times the largest that Geneformer ships; our choice."""
@@ -19,11 +18,6 @@ _FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i
 _FORMATS |= {"u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
 _SCALARS = frozenset({("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")})
 _DTYPE = ("numpy", "dtype")
-_PLAIN = frozenset(
-    "BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE SHORT_BINBYTES BINBYTES".split()  # noqa: SIM905
-)
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 Item = TypeVar("Item", int, float, str)
 
@@ -58,7 +52,7 @@ def parse_dictionary(path: Path, content: bytes, kind: type[Item]) -> dict[str, 
         )
     machine = _Machine()
     try:
-        entries = machine.run(content)
+        entries = machine.read(content)
     except _ForbiddenError as error:
         raise CheckpointError(
             f"{path} asks for {error}, which a dictionary of names and numbers does not need.",
@@ -114,54 +108,34 @@ class _ScalarType:
         return number
 
 
-class _Machine:
-    """Follows the instructions that a pickled dictionary of names and numbers is made of."""
+class _Machine(StackMachine):
+    """What a dictionary of names and numbers is made of."""
+
+    plain = frozenset(
+        "BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE SHORT_BINBYTES BINBYTES".split()  # noqa: SIM905
+    )
 
     def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+        super().__init__()
         self.entries: dict[str, Any] | None = None
-        self.steps: dict[str, Callable[[Any], None]] = {
-            "EMPTY_DICT": self.begin_entries,
-            "SETITEM": lambda _: self.set_items(len(self.stack) - 2),
-            "SETITEMS": lambda _: self.set_items(self.marks.pop()),
-            "MARK": lambda _: self.marks.append(len(self.stack)),
-            "TUPLE": lambda _: self.make_tuple(self.marks.pop()),
-            "MEMOIZE": lambda _: self.memo.__setitem__(len(self.memo), self.stack[-1]),
-            "BINPUT": lambda place: self.memo.__setitem__(place, self.stack[-1]),
-            "LONG_BINPUT": lambda place: self.memo.__setitem__(place, self.stack[-1]),
-            "BINGET": lambda place: self.stack.append(self.memo[place]),
-            "LONG_BINGET": lambda place: self.stack.append(self.memo[place]),
-            "GLOBAL": lambda name: self.find_global(*name.split(" ", 1)),
-            "STACK_GLOBAL": lambda _: self.find_global(*self.take(2)),
-            "REDUCE": lambda _: self.call(*self.take(2)),
-            "BUILD": lambda _: self.set_state(),
-            "PROTO": lambda _: None,
-            "FRAME": lambda _: None,
-        }
+        self.steps |= {"EMPTY_DICT": self.begin_entries, "BUILD": lambda _: self.set_state()}
 
-    def run(self, content: bytes) -> dict[str, Any]:
-        """Follow a pickle to its end."""
-        for operation, argument, _ in pickletools.genops(content):
-            name = operation.name
-            if name in _PLAIN:
-                self.stack.append(argument)
-            elif name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[name])
-            elif name in _TUPLES:
-                self.make_tuple(len(self.stack) - _TUPLES[name])
-            elif name == "STOP":
-                break
-            elif name in self.steps:
-                self.steps[name](argument)
-            else:
-                raise _ForbiddenError(f"the instruction {name}")
-            if len(self.stack) > _LARGEST_STACK:
-                raise ValueError("it holds more at a time than a dictionary does")
+    def read(self, content: bytes) -> dict[str, Any]:
+        """Follow a pickle to its end, and return the one dictionary that it holds."""
+        self.run(content)
         if self.entries is None or self.marks or len(self.stack) != 1 or self.stack[0] is not self.entries:
             raise ValueError("it does not hold one dictionary")
         return self.entries
+
+    def follow(self, name: str, argument: object) -> None:
+        """Follow one instruction, within the size that a dictionary needs."""
+        super().follow(name, argument)
+        if len(self.stack) > _LARGEST_STACK:
+            raise ValueError("it holds more at a time than a dictionary does")
+
+    def refusal(self, instruction: str) -> Exception:
+        """What to raise of an instruction that is not followed."""
+        return _ForbiddenError(f"the instruction {instruction}")
 
     def begin_entries(self, _: object) -> None:
         """Start the dictionary, of which there is one."""
@@ -181,11 +155,7 @@ class _Machine:
                 raise _ForbiddenError(f"a key that is {type(name).__name__}")
             entries[name] = value
 
-    def make_tuple(self, start: int) -> None:
-        """Join what lies above ``start``."""
-        self.stack.append(tuple(self.cut(start)))
-
-    def find_global(self, module: object, name: object) -> None:
+    def find(self, module: object, name: object) -> None:
         """Accept NumPy's scalars and nothing else."""
         # strings first: comparing or naming a tuple of tuples can take for ever
         if type(module) is not str or type(name) is not str:
@@ -194,7 +164,7 @@ class _Machine:
             raise _ForbiddenError(f"{module[:60]}.{name[:60]}")
         self.stack.append(_Global((module, name)))
 
-    def call(self, target: object, arguments: object) -> None:
+    def make(self, target: object, arguments: object) -> None:
         """Make a scalar type or a scalar, which is all that may be called."""
         if type(target) is not _Global or type(arguments) is not tuple:
             raise _ForbiddenError("a call of something that is no NumPy scalar")
@@ -215,15 +185,3 @@ class _Machine:
             raise _ForbiddenError(f"the state of {type(target).__name__} to be set")
         target.set_order(state)
         self.stack.append(target)
-
-    def take(self, n: int) -> list[Any]:
-        """Take the last ``n`` values."""
-        return self.cut(len(self.stack) - n)
-
-    def cut(self, start: int) -> list[Any]:
-        """Take all values from ``start`` on, which a mark must not lie above."""
-        if start < 0 or (self.marks and start < self.marks[-1]):
-            raise ValueError("it takes more values than it holds")
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import pickletools
-from collections.abc import Callable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+
+from ._pickle_machine import StackMachine
 
 _STORAGE_TYPES = {
     "DoubleStorage": torch.float64,
@@ -22,9 +22,6 @@ _STORAGE_TYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_PLAIN = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"})
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Storage(NamedTuple):
@@ -70,66 +67,28 @@ def parse_pieces(content: bytes) -> object:
     of are followed here. Nothing is imported or called, and memory stays within a multiple of the content.
     """
     machine = _Machine()
-    for operation, argument, _ in pickletools.genops(content):
-        if operation.name == "STOP":
-            break
-        machine.follow(operation.name, argument)
+    machine.run(content)
     (result,) = machine.stack
     return result
 
 
-class _Machine:
-    """The stack and memo of a pickle."""
+class _Machine(StackMachine):
+    """What a state_dict is made of."""
+
+    plain = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"})
 
     def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.steps: dict[str, Callable[[Any], None]] = {
+        super().__init__()
+        self.steps |= {
             "EMPTY_DICT": lambda _: self.stack.append({}),
-            "SETITEM": lambda _: self.set_items(len(self.stack) - 2),
-            "SETITEMS": lambda _: self.set_items(self.marks.pop()),
-            "MARK": lambda _: self.marks.append(len(self.stack)),
-            "TUPLE": lambda _: self.stack.append(tuple(self.cut(self.marks.pop()))),
-            "MEMOIZE": lambda _: self.remember(len(self.memo)),
-            "BINPUT": self.remember,
-            "LONG_BINPUT": self.remember,
-            "BINGET": lambda place: self.stack.append(self.memo[place]),
-            "LONG_BINGET": lambda place: self.stack.append(self.memo[place]),
-            "GLOBAL": lambda name: self.find(*name.split(" ", 1)),
-            "STACK_GLOBAL": lambda _: self.find(*self.cut(len(self.stack) - 2)),
             "BINPERSID": lambda _: self.refer(self.stack.pop()),
-            "REDUCE": lambda _: self.make(*self.cut(len(self.stack) - 2)),
             # The state of an OrderedDict, which holds versions of modules.
             "BUILD": lambda _: self.stack.pop(),
-            "PROTO": lambda _: None,
-            "FRAME": lambda _: None,
         }
 
-    def follow(self, name: str, argument: object) -> None:
-        """Follow one instruction."""
-        if name in _PLAIN:
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _TUPLES:
-            self.stack.append(tuple(self.cut(len(self.stack) - _TUPLES[name])))
-        elif name in self.steps:
-            self.steps[name](argument)
-        else:
-            raise pickle.UnpicklingError(f"it holds the pickle instruction {name}")
-
-    def cut(self, start: int) -> list[Any]:
-        """Take all values from ``start`` on, which a mark must not lie above."""
-        if start < 0 or (self.marks and start < self.marks[-1]):
-            raise ValueError("it takes more values than it holds")
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def remember(self, place: int) -> None:
-        """Keep the last value for later."""
-        self.memo[place] = self.stack[-1]
+    def refusal(self, instruction: str) -> Exception:
+        """What to raise of an instruction that is not followed."""
+        return pickle.UnpicklingError(f"it holds the pickle instruction {instruction}")
 
     def set_items(self, start: int) -> None:
         """Put the pairs above ``start`` into the dictionary below them."""
@@ -162,16 +121,16 @@ class _Machine:
             raise pickle.UnpicklingError("it refers to a storage of no known type")
         self.stack.append(Storage(key, dtype))
 
-    def make(self, maker: object, arguments: object) -> None:
+    def make(self, target: object, arguments: object) -> None:
         """Make an empty dictionary, a tensor's description, or take a parameter for its tensor."""
-        if not isinstance(maker, _Maker) or type(arguments) is not tuple:
+        if not isinstance(target, _Maker) or type(arguments) is not tuple:
             raise pickle.UnpicklingError("it calls something that no state_dict calls")
-        if maker is _Maker.NAMES and not arguments:
+        if target is _Maker.NAMES and not arguments:
             self.stack.append({})
-        elif maker is _Maker.TENSOR and isinstance(arguments[0], Storage):
+        elif target is _Maker.TENSOR and isinstance(arguments[0], Storage):
             storage, offset, shape, stride = arguments[:4]
             self.stack.append(Piece(storage, offset, shape, stride))
-        elif maker is _Maker.PARAMETER and isinstance(arguments[0], Piece):
+        elif target is _Maker.PARAMETER and isinstance(arguments[0], Piece):
             self.stack.append(arguments[0])
         else:
-            raise pickle.UnpicklingError(f"it calls {maker.value[1]} with other arguments than a state_dict does")
+            raise pickle.UnpicklingError(f"it calls {target.value[1]} with other arguments than a state_dict does")
