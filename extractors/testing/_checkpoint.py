@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import get_args
 
@@ -320,9 +321,13 @@ def _no_traces(trial: Trial) -> None:
     tensors: list[Tensor] = []
     with nothing_global_changes():
         started = trial.checkpoint.attention(genes, values)
-        tensors.append(next(started))
+    with _closed_at_once(started) as maps:
+        with nothing_global_changes():
+            tensors.append(next(maps))
+        with nothing_global_changes():
+            tensors += maps
     with nothing_global_changes():
-        tensors += [*started, *trial.checkpoint.attention(genes, values, weighted=True)]
+        tensors += trial.checkpoint.attention(genes, values, weighted=True)
         tensors += [trial.checkpoint.pooled(genes, values), trial.checkpoint.embedding()]
         heads = trial.checkpoint.heads(0)
         tensors += [heads.query, heads.key, heads.value, heads.output]
@@ -330,6 +335,16 @@ def _no_traces(trial: Trial) -> None:
         raise Mismatch("a tensor that requires gradients", "none: the model is frozen")
     if not (np.array_equal(given[0], genes) and np.array_equal(given[1], values)):
         raise Mismatch("genes or values written to", "arguments left as they are")
+
+
+@contextmanager
+def _closed_at_once(maps: Iterator[Tensor]) -> Iterator[Iterator[Tensor]]:
+    """End a run here, so that a mode which it has on is not turned off whenever memory happens to be collected."""
+    try:
+        yield maps
+    finally:
+        if isinstance(maps, Generator):
+            maps.close()
 
 
 def _own(attention: Tensor, genes: NDArray[np.int64]) -> Iterator[Tensor]:

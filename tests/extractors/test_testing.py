@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import warnings
 from collections import Counter
@@ -425,6 +426,16 @@ def test_a_broken_checkpoint_is_caught_by_the_checks_meant_for_it(fault, scgpt):
         assert error.found
         assert error.expected
         assert str(error).startswith(f"{error.check}: found ")
+
+
+def test_a_fault_does_not_outlive_its_check(scgpt):
+    found = failing(Altered(scgpt, attention=inside(torch.no_grad)))
+    assert found
+    with torch.no_grad():
+        # a run left open in the traceback would end here, and turn gradients on
+        found.clear()
+        gc.collect()
+        assert not torch.is_grad_enabled()
 
 
 def test_every_check_of_a_checkpoint_can_fail():
