@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from ._adaptor import Adaptor
 from ._errors import FormatError
-from ._frozen import Frozen, Sha256
+from ._frozen import Frozen, Scalar, Sha256
 from ._names import NAME_PATTERN, VERSION_PATTERN
 
-CARD_VERSION = 1
+CARD_VERSION = 2
 
 
 def _check_licence(licence: str) -> str:
@@ -24,7 +25,6 @@ def _check_licence(licence: str) -> str:
 
 Licence = Annotated[str, AfterValidator(_check_licence)]
 Text = Annotated[str, Field(min_length=1)]
-Scalar = bool | int | float | str | None
 
 
 class SourceModel(Frozen):
@@ -90,14 +90,56 @@ class Control(Frozen):
     seed: int
 
 
-class Adaptor(Frozen):
-    """Stage 2: how the head was fitted."""
+class Candidate(Frozen):
+    """An operator and a number of coordinates that were open to choice."""
 
-    kind: Literal["let-anchor"]
+    kind: OperatorKind
+    combination: Combination
+    layer: int | None = Field(default=None, ge=0)
+    head: int | None = Field(default=None, ge=0)
+    k: int | None = Field(default=None, ge=1)
     n_components: int = Field(ge=1)
-    loss: float
-    beta: float
-    parameters: dict[str, Scalar]
+
+
+class ChoiceRun(Frozen):
+    """The rule, followed once on a part of the panel, or on all of it."""
+
+    left_out: Text | None
+    """Group that took no part; null for the choice that was made, on the whole panel."""
+    scores: list[float | None]
+    """Held-out score of each candidate on the rest; null where it has too few anchors."""
+    chosen: int | None = Field(ge=0)
+    """Place of the best one; null where none could be scored."""
+    left_out_score: float | None = None
+    """Score of the best one on the group left out, of which the rule saw nothing."""
+
+
+class Choice(Frozen):
+    """What was chosen on the panel by a nested rule, and what the rule is worth where it saw nothing.
+
+    Scores are Spearman correlations of latent angle and ruler distance over the pairs that touch held-out anchors.
+    """
+
+    candidates: Annotated[list[Candidate], Field(min_length=1)]
+    scored_by: Literal["donor"] = "donor"
+    """What is held out in turn to score a candidate."""
+    left_out_by: Literal["study", "donor"]
+    n_starts: int = Field(ge=1)
+    made: ChoiceRun
+    runs: list[ChoiceRun]
+    """The same rule without each group."""
+    left_out_score: float | None
+    """Mean over the groups left out: the score that no choice has touched."""
+
+    @model_validator(mode="after")
+    def _runs_are_of_the_candidates(self) -> Choice:
+        n = len(self.candidates)
+        for run in (self.made, *self.runs):
+            if len(run.scores) != n or (run.chosen is not None and run.chosen >= n):
+                raise ValueError(f"a run of the choice does not have the {n} candidates")
+        if self.made.chosen is None:
+            raise ValueError("the choice that was made names no candidate")
+        return self
 
 
 class Readout(Frozen):
@@ -149,6 +191,8 @@ class Extraction(Frozen):
     seed: int
     operator: Operator
     control: Control | None = None
+    choice: Choice | None = None
+    """Null where the recipe names operator and number of coordinates."""
     adaptor: Adaptor
     readouts: list[Readout]
     familiarity: Familiarity | None = None
@@ -275,7 +319,7 @@ class Card(Frozen):
     The evidence is kept beside it, bound to the artifact digest, because it may grow.
     """
 
-    card_version: Literal[1] = 1
+    card_version: Literal[2] = 2
     name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
     version: Annotated[str, Field(pattern=VERSION_PATTERN)]
     title: Text

@@ -165,7 +165,10 @@ def _add_up(records: list[Record]) -> tuple[Status, str]:
     for status in statuses:
         found = [record for record in deciding if record.status == status]
         if found:
-            return status, "; ".join(f"{record.gate}: {record.reason}" for record in found)
+            by_reason: dict[str, list[str]] = {}
+            for record in found:
+                by_reason.setdefault(record.reason, []).append(record.gate)
+            return status, "; ".join(f"{', '.join(gates)}: {reason}" for reason, gates in by_reason.items())
     if not deciding:
         return "not run", "no check was run"
     return "pass", f"{len(deciding)} checks passed"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from ._card import Card, Familiarity
+from ._adaptor import Convergence
+from ._card import Candidate, Card, Choice, Familiarity
 from ._evidence import RUNG_NAMES, EvidenceRun, rung_reached
 
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0", "cc-by-sa-4.0"})
@@ -25,7 +26,7 @@ def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figu
     evidence
         Validation runs; those bound to another digest are left out.
     figures
-        Names of the files in ``figures/``.
+        Names of the files in ``figures/``; the first stands at the top, the others have a section of their own.
 
     Returns
     -------
@@ -35,17 +36,24 @@ def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figu
     sections = [
         _metadata(card),
         f"# {card.title}\n\n{_control(card)}{card.description}\n",
-        *(f"![{name.rsplit('.', 1)[0].replace('_', ' ')}](figures/{name})\n" for name in figures),
+        *map(_figure, figures[:1]),
         _usage(card),
         _evidence(bound),
         _making(card),
+        *([_choice(card.extraction.choice)] if card.extraction.choice else []),
         _panel(card),
+        *(["## Figures\n", *map(_figure, figures[1:])] if figures[1:] else []),
         "## Intended use\n\n" + card.intended_use + "\n",
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in card.limits) + "\n",
         "## Cite\n\n" + "\n".join(f"- {_cited(c.text, c.doi, c.url)}" for c in card.citations) + "\n",
         f"## Identity\n\n`{card.name}@{card.version}`, artifact digest `{digest}`.\n",
     ]
     return "\n".join(sections)
+
+
+def _figure(name: str) -> str:
+    """A picture with its name."""
+    return f"![{name.rsplit('.', 1)[0].replace('_', ' ')}](figures/{name})\n"
 
 
 def _control(card: Card) -> str:
@@ -148,7 +156,8 @@ def _making(card: Card) -> str:
         *([f"- Control: {made.control.kind}, seed {made.control.seed}."] if made.control else []),
         f"- Adaptor: {adaptor.kind}, {adaptor.n_components} coordinates, "
         + ", ".join(f"{key} {value}" for key, value in sorted(adaptor.parameters.items()))
-        + ".",
+        + "."
+        + (f" {_convergence(adaptor.convergence)}" if adaptor.convergence else ""),
         *(
             f"- Readout {readout.task}: {readout.kind}, "
             + (f"{len(readout.classes)} classes" if readout.classes else "one number")
@@ -165,6 +174,41 @@ def _making(card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _choice(choice: Choice) -> str:
+    """What was chosen, by which scores, and what the choice is worth where it saw nothing."""
+    runs = [choice.made, *choice.runs]
+    columns = ["all", *(f"without {_cell(str(run.left_out))}" for run in choice.runs)]
+    lines = [
+        "## How it was chosen\n",
+        f"Held-out score of each candidate ({choice.scored_by}s held out, mean of {choice.n_starts} starts of the "
+        f"head), best in bold, on the whole panel and without each {choice.left_out_by}. The last line is the score of "
+        f"the best one on the {choice.left_out_by} that took no part: what the rule is worth where it saw nothing.\n",
+        f"| candidate | coordinates | {' | '.join(columns)} |",
+        "| --- | --- |" + " --- |" * len(columns),
+    ]
+    for place, candidate in enumerate(choice.candidates):
+        scores = []
+        for run in runs:
+            told = _score(run.scores[place])
+            scores.append(f"**{told}**" if run.chosen == place else told)
+        lines.append(f"| {_candidate(candidate)} | {candidate.n_components} | {' | '.join(scores)} |")
+    outer = [_score(choice.left_out_score), *(_score(run.left_out_score) for run in choice.runs)]
+    lines.append(f"| best, on what was left out | | {' | '.join(outer)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _candidate(candidate: Candidate) -> str:
+    """An operator as a recipe names it."""
+    joined = "" if candidate.combination == "none" else f", {candidate.combination}"
+    head = "" if candidate.head is None else f" L{candidate.layer}H{candidate.head}"
+    return f"{candidate.kind}{joined}{head}" + ("" if candidate.k is None else f" of {candidate.k}")
+
+
+def _score(value: float | None) -> str:
+    """A score to three digits, or that there is none."""
+    return "cannot decide" if value is None else f"{value:.3f}"
+
+
 def _panel(card: Card) -> str:
     """The studies that the panel was built from."""
     anchors = Counter(anchor.study for anchor in card.panel.anchors)
@@ -179,6 +223,21 @@ def _panel(card: Card) -> str:
         study = file.name.rsplit(".", 1)[0]
         cells = (_cell(study), file.n_cells, anchors.get(study, 0), file.n_missing_genes, _cell(file.source))
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    if card.panels:
+        lines += [
+            "\nNothing was fitted or chosen on these:\n",
+            "| panel | role | files | anchors | stages | cells shared | donors shared |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+    for panel in card.panels:
+        names = _cell(", ".join(file.name for file in panel.manifest.files))
+        stages = len({anchor.stage for anchor in panel.manifest.anchors})
+        counts = (len(panel.manifest.anchors), stages, panel.n_shared_cells, panel.n_shared_donors)
+        lines.append(f"| {panel.name} | {panel.role} | {names} | {' | '.join(map(str, counts))} |")
+    if card.untrained:
+        lines.append(
+            f"\n{len(card.untrained)} models of the same architecture without training travel along, to compare with."
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -197,6 +256,16 @@ def _cell(text: str) -> str:
     """Text that cannot break out of a table cell."""
     # backslashes first: one before a pipe would turn the escaped pipe into a delimiter again
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+def _convergence(fit: Convergence) -> str:
+    """How a fit on cells went."""
+    said = f"Fitted on {fit.n_train_cells} cells in {fit.n_epochs} epochs" + (", stopped early" * fit.stopped_early)
+    if fit.validation_loss is not None:
+        said += f", the best {fit.best_epoch} by {fit.n_validation_cells} cells held out by {fit.validation_by}"
+        said += f" (loss {fit.validation_loss:.4g})"
+    said += ": " + ", ".join(f"{name} {value:.3g}" for name, value in fit.terms.items())
+    return said + ("." if fit.converged else "; not converged.")
 
 
 def _familiarity(limits: Familiarity) -> str:

@@ -13,7 +13,7 @@ from ..cards._errors import BadInputError, MissingExtraError, NotFoundError, Plu
 from ..cards._names import check_name, parse_version
 from ..manifolds._manifold import Manifold
 from ..manifolds._panel_spec import read_panel_set
-from ..manifolds._recipe import Recipe, read_recipe, recipe_folder
+from ..manifolds._recipe import Recipe, read_recipe, recipe_folder, table_folder
 from ..manifolds._ruler import StageRuler, read_stage_ruler
 
 try:
@@ -55,8 +55,8 @@ def extract(
     Parameters
     ----------
     recipe
-        Name of a bundled recipe, or a folder with ``recipe.toml``, ``labels.tsv`` and, unless the recipe names the
-        ruler of an installed package, ``stages.tsv`` and ``edges.tsv``.
+        Name of a bundled recipe, or a folder with ``recipe.toml`` and, unless the recipe names a base that has them,
+        ``labels.tsv`` and, unless it names the ruler of an installed package, ``stages.tsv`` and ``edges.tsv``.
     cells
         ``.h5ad`` files of raw counts with ``dataset``, ``donor``, ``tissue`` and ``cell_type`` in ``obs``.
     checkpoint
@@ -164,7 +164,8 @@ def make_job(
         raise BadInputError(f"n_untrained is {n_untrained}, expected 0 or more.")
     folder = recipe_folder(recipe)
     read = read_recipe(folder)
-    ruler = read_ruler(read, folder)
+    tables = table_folder(read, folder)
+    ruler = read_ruler(read, tables)
     source = read_checkpoint(reference_checkpoint() if checkpoint is None else Path(checkpoint), family=family)
     if control == "random-init":
         source = source.random_initialisation(control_seed)
@@ -174,7 +175,7 @@ def make_job(
         recipe=read,
         checkpoint=source,
         ruler=ruler,
-        labels=folder / "labels.tsv",
+        labels=tables / "labels.tsv",
         cells=tuple(Path(path) for path in cells),
         seed=read.seed if seed is None else seed,
         control=None if control is None else Control(kind=control, seed=control_seed),

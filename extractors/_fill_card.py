@@ -8,10 +8,11 @@ from importlib import metadata
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from ..cards._adaptor import Adaptor
 from ..cards._card import (
-    Adaptor,
     BesidePanel,
     Card,
+    Choice,
     EdgeEntry,
     Extraction,
     Familiarity,
@@ -25,7 +26,6 @@ from ..cards._card import (
     Untrained,
 )
 from ..manifolds._genes import GeneTable
-from ..manifolds._let import LetHead, LetSettings
 from ..manifolds._panel_file import panel_manifest
 from ..manifolds._recipe import Recipe
 from ..manifolds._ruler import StageRuler
@@ -38,12 +38,12 @@ def fill_card(
     job: Job,
     prepared: Prepared,
     operator: Operator,
-    settings: LetSettings,
-    head: LetHead,
+    adaptor: Adaptor,
     genes: GeneTable,
     *,
     extractor: str,
     readouts: list[Readout],
+    choice: Choice | None = None,
     familiarity: Familiarity | None = None,
     panels: Sequence[BesidePanel] = (),
     untrained: Sequence[Untrained] = (),
@@ -56,14 +56,16 @@ def fill_card(
         What was asked for, and the model, panel and cells it was done with.
     operator
         Entry of stage 1.
-    settings, head
-        Of stage 2, as fitted.
+    adaptor
+        Entry of stage 2, as fitted.
     genes
         The gene axis.
     extractor
         Name of the extractor.
     readouts
         Entries of stage 3, as fitted.
+    choice
+        How operator and number of coordinates were chosen.
     familiarity
         Thresholds for cells unlike the panel.
     panels, untrained
@@ -84,18 +86,8 @@ def fill_card(
             seed=job.seed,
             operator=operator,
             control=job.control,
-            adaptor=Adaptor(
-                kind=recipe.adaptor.kind,
-                n_components=settings.n_components,
-                loss=head.loss,
-                beta=head.beta,
-                parameters={
-                    "alpha": settings.alpha,
-                    "n_steps": settings.n_steps,
-                    "learning_rate": settings.learning_rate,
-                    "scale_floor": settings.scale_floor,
-                },
-            ),
+            choice=choice,
+            adaptor=adaptor,
             readouts=readouts,
             familiarity=familiarity,
             software=_software(),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import Card, Operator
-from ..manifolds._features import apply_operator, fold_projection
+from ..cards._card import Card, Choice, Operator
+from ..manifolds._features import fold_projection
 from ..manifolds._genes import GeneTable
-from ..manifolds._let import LetHead, fit_let
+from ..manifolds._let import LetHead
 from ..manifolds._manifold import Manifold, stores_operator
 from ..manifolds._panel import Panel, read_ensembl_ids
 from ..manifolds._readouts import vector_of
 from ._fill_card import fill_card
 from ._fit_familiarity import fit_familiarity
+from ._fit_head import heads_of
 from ._fit_readouts import fit_readouts
 from ._interface import Job
 from ._prepare import Prepared
@@ -30,6 +31,7 @@ def fit_manifold(
     *,
     extractor: str,
     rng: np.random.Generator,
+    choice: Choice | None = None,
 ) -> Manifold:
     """Fit head and readouts on an operator, and fill card and test vectors.
 
@@ -47,6 +49,8 @@ def fit_manifold(
         Name of the extractor, for the card.
     rng
         Draws the start of the head and the folds of the readouts.
+    choice
+        How operator and number of coordinates were chosen, where the recipe left them open.
 
     Returns
     -------
@@ -57,13 +61,13 @@ def fit_manifold(
     PanelError
         If the cells have one class only of something that is read out.
     """
-    settings, panel, cells = job.recipe.adaptor.settings(), prepared.panel, prepared.cells
-    features = apply_operator(panel.anchors, operator)
+    panel, cells = prepared.panel, prepared.cells
+    heads = heads_of(job, prepared, operator)
     head_rng, readout_rng, untrained_rng = rng.spawn(3)
-    head = fit_let(features, prepared.distances, settings, rng=head_rng)
+    head, adaptor = heads.fit(head_rng)
     tensors = _tensors(panel, operator, head)
     latent = np.asarray(cells.values @ tensors["projection"] + tensors["offset"])
-    readouts = fit_readouts(job.recipe, prepared, job.ruler, operator, features, latent, rng=readout_rng)
+    readouts = fit_readouts(job.recipe, prepared, job.ruler, operator, heads, latent, rng=readout_rng)
     for told, parts in readouts:
         for part, array in parts.items():
             tensors[f"readout.{told.task}.{part}"] = np.ascontiguousarray(array, dtype=np.float32)
@@ -75,10 +79,10 @@ def fit_manifold(
         job,
         prepared,
         entry,
-        settings,
-        head,
+        adaptor,
         genes,
         extractor=extractor,
+        choice=choice,
         readouts=[told for told, _ in readouts],
         familiarity=fit_familiarity(panel, cells),
         panels=[told for told, _ in prepared.beside],

@@ -12,19 +12,19 @@ from scipy.special import softmax
 from scipy.stats import spearmanr
 from sklearn.model_selection import GroupKFold
 
-from ..cards._card import Readout, Scalar
+from ..cards._card import Readout
 from ..cards._errors import ZooWarning
+from ..cards._frozen import Scalar
 from ..manifolds._features import fold_projection
-from ..manifolds._let import LetSettings, fit_let
 from ..manifolds._panel import PanelCells
 from ..manifolds._recipe import ReadoutRecipe, Recipe
 from ..manifolds._ruler import StageRuler
+from ._fit_head import Heads
 from ._prepare import Prepared
 from ._readout import FittedReadout, calibration_error, describe, fit_readout, fit_temperature
 
 N_FOLDS = 5
 """Parts that donors are held out in; our choice."""
-_MIN_ANCHORS = 10
 _NEVER = -1e9
 
 Float64 = NDArray[np.float64]
@@ -77,7 +77,7 @@ def fit_readouts(
     prepared: Prepared,
     ruler: StageRuler,
     operator: NDArray[np.float32],
-    features: NDArray[np.floating],
+    heads: Heads,
     latent: NDArray[np.floating],
     *,
     rng: np.random.Generator,
@@ -87,15 +87,15 @@ def fit_readouts(
     Parameters
     ----------
     recipe
-        Tasks, and the settings of the head.
+        Tasks.
     prepared
         Panel and cells.
     ruler
         Gives depths.
     operator
         Of stage 1, ``(k, n_genes, n_features)``.
-    features
-        Of the anchors, ``(n_anchors, k n_features)``.
+    heads
+        Fits heads like the shipped one.
     latent
         Coordinates of the cells under the head that is shipped, ``(n_cells, d)``.
     rng
@@ -115,15 +115,16 @@ def fit_readouts(
     Notes
     -----
     Donors, told apart within their study, are dealt to five parts. For each part the head is refitted without its
-    anchors and the readout without its cells, in the coordinates of that head; so the figures in the card are of cells
-    new to both. The temperature is that of the refitted readouts, used for the shipped one: our choice.
+    anchors, or its cells where the head is fitted on cells, and the readout without its cells, in the coordinates of
+    that head; so the figures in the card are of cells new to both. The temperature is that of the refitted readouts,
+    used for the shipped one: our choice.
     """
     cells = prepared.cells
     asked = [Task.of(readout, cells, ruler) for readout in recipe.readouts if readout.label != "depth"]
     tasks = [task for task in asked if _can_be_told(task)]
     seed = int(rng.integers(2**31))
     shipped = [fit_readout(latent[task.rows], task.labels, task.recipe, seed=seed) for task in tasks]
-    held = _held_out(tasks, shipped, prepared, operator, features, recipe.adaptor.settings(), rng, seed)
+    held = _held_out(tasks, shipped, prepared, operator, heads, rng, seed)
     found: dict[str, tuple[Readout, dict[str, Float64]]] = {}
     for task, readout, outputs in zip(tasks, shipped, held, strict=True):
         said: dict[str, Scalar] = {}
@@ -191,24 +192,22 @@ def _held_out(
     shipped: Sequence[FittedReadout],
     prepared: Prepared,
     operator: NDArray[np.float32],
-    features: NDArray[np.floating],
-    settings: LetSettings,
+    heads: Heads,
     rng: np.random.Generator,
     seed: int,
 ) -> list[Float64 | None]:
     """Outputs for held-out cells, ``(n_used, n_outputs)``, NaN where a cell's class was not in the training part."""
-    panel, cells = prepared.panel, prepared.cells
-    of_anchor, of_cell = np.array(panel.donor_ids), np.array(cells.donor_ids)
+    cells = prepared.cells
+    of_cell = np.array(cells.donor_ids)
     n_donors = len(set(of_cell.tolist()))
     if n_donors < 2:
         return [None] * len(tasks)
     outputs = [np.full((len(task.rows), len(fit.classes)), np.nan) for task, fit in zip(tasks, shipped, strict=True)]
     folds = GroupKFold(min(N_FOLDS, n_donors), shuffle=True, random_state=seed)
     for train, test in folds.split(of_cell, groups=of_cell):
-        kept = ~np.isin(of_anchor, of_cell[test])
-        if kept.sum() < _MIN_ANCHORS or not np.ptp(prepared.distances[np.ix_(kept, kept)]):
+        head = heads.refit(sorted(set(of_cell[test].tolist())), rng)
+        if head is None:
             continue
-        head = fit_let(features[kept], prepared.distances[np.ix_(kept, kept)], settings, rng=rng.spawn(1)[0])
         projection, offset = fold_projection(operator, head.weights, head.bias, head.mean, head.scale)
         latent = np.asarray(cells.values @ projection.astype(np.float32) + offset.astype(np.float32))
         inside = np.zeros(len(of_cell), dtype=bool)

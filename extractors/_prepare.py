@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anndata as ad
 import numpy as np
@@ -22,6 +23,8 @@ from ..manifolds._ruler import StageRuler
 from ._beside import read_panels_beside
 from ._interface import Job
 from .checkpoints._interface import Checkpoint
+
+Table = TypeVar("Table", Panel, PanelCells)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,31 @@ class Prepared:
     def inputs(self) -> sparse.csr_matrix:
         """The cells on the scale that the model reads, ``(n_cells, n_genes)``."""
         return self.cells.values if self.checkpoint.scale == "log1p" else self.cells.counts()
+
+    def without_group(self, name: str, *, study: bool) -> Prepared:
+        """Leave out the anchors and cells of one study, or of one donor by its ``study:donor``.
+
+        Model, genes, files and the panels beside stay as they are.
+        """
+        anchors = np.asarray(self.panel.study if study else self.panel.donor_ids) != name
+        cells = np.asarray(self.cells.study if study else self.cells.donor_ids) != name
+        kept = np.flatnonzero(anchors)
+        return replace(
+            self,
+            panel=_rows(self.panel, kept, skip=("genes", "files")),
+            cells=_rows(self.cells, np.flatnonzero(cells)),
+            distances=self.distances[np.ix_(kept, kept)],
+        )
+
+
+def _rows(table: Table, rows: NDArray[np.intp], *, skip: Sequence[str] = ()) -> Table:
+    """Keep some rows of everything that a panel or its cells hold of each row."""
+    kept: dict[str, Any] = {}
+    for field in fields(table):
+        if field.name not in skip:
+            column = getattr(table, field.name)
+            kept[field.name] = tuple(column[row] for row in rows) if isinstance(column, tuple) else column[rows]
+    return replace(table, **kept)
 
 
 def prepare(job: Job, rng: np.random.Generator) -> Prepared:

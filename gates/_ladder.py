@@ -18,10 +18,12 @@ from ..cards._evidence import RUNG_NAMES, EvidenceRun, RungResult, conclude, not
 from ..manifolds._features import apply_operator
 from ..manifolds._let import LetSettings
 from ..manifolds._manifold import Manifold
+from ._as_shipped import as_shipped
 from ._comparators import Comparator, comparators
 from ._intact import reproduces, valid
 from ._model_derived import model_derived
 from ._published import GateData, published_gates
+from ._refitted import CANNOT_REFIT
 from ._specific import specific
 from ._transfers import Outside, transfers
 
@@ -57,7 +59,8 @@ def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None 
     Notes
     -----
     A rung counts as reached only if every rung below it passed; higher ones are tried all the same, because their
-    figures inform, except that nothing is fitted on an artifact whose rung 1 fails.
+    figures inform, except that nothing is fitted on an artifact whose rung 1 fails. A head that was fitted on cells
+    cannot be refitted from the artifact: the gates that refit are ``not run``, and rung 2 is the highest it can reach.
     """
     if not 1 <= through <= len(RUNG_NAMES):
         raise BadInputError(f"There is no rung {through}; the ladder has rungs 1 to {len(RUNG_NAMES)}.")
@@ -93,8 +96,12 @@ def let_settings(manifold: Manifold) -> LetSettings:
     ------
     FormatError
         If the card does not give them all as numbers.
+    BadInputError
+        If the head was not fitted on anchors.
     """
     adaptor = manifold.card.extraction.adaptor
+    if adaptor.kind != "let-anchor":
+        raise BadInputError(f"The head of {manifold.name!r} is {adaptor.kind}: {CANNOT_REFIT}.")
     given: dict[str, float] = {}
     for key in ("alpha", "n_steps", "learning_rate", "scale_floor"):
         value = adaptor.parameters.get(key)
@@ -141,6 +148,11 @@ def _as_gates_read(manifold: Manifold, expression: NDArray[np.floating], anchors
 
 def _climb(rung: int, manifold: Manifold, progress: Progress | None) -> RungResult:
     """Run one of the rungs that fit heads."""
+    data, seed = gate_data(manifold), int(manifold.digest[:8], 16)
+    if manifold.card.extraction.adaptor.kind != "let-anchor":
+        latent = manifold.project(np.asarray(data.expression))
+        outside = _outside(manifold) if rung == 5 else None
+        return as_shipped(rung, data, latent, outside, seed=seed, n_permutations=N_PERMUTATIONS)
     try:
         settings = let_settings(manifold)
     except ZooError as error:
@@ -149,7 +161,6 @@ def _climb(rung: int, manifold: Manifold, progress: Progress | None) -> RungResu
     def tell(what: str, total: int) -> Callable[[int], None] | None:
         return None if progress is None else lambda done: progress(what, done, total)
 
-    data, seed = gate_data(manifold), int(manifold.digest[:8], 16)
     if rung == 3:
         advance = tell("permutations, head refitted", N_PERMUTATIONS)
         return published_gates(data, settings, seed=seed, n_permutations=N_PERMUTATIONS, progress=advance)

@@ -119,7 +119,9 @@ def published_gates(
     root = np.random.default_rng(seed)
     head_rng, random_rng, donor_rng, branch_rng, study_rng, permutation_rng = root.spawn(6)
     n = len(data.features)
-    records = _neighbourhood_records(data, settings, neighbours, n_starts, head_rng, seed)
+    records = neighbourhood_records(
+        data, lambda: _refitted_angles(data, settings, n_starts, head_rng), neighbours, seed
+    )
     split_rng, fit_rng = random_rng.spawn(2)
     holdouts = (
         ("random_holdout", random_folds(n, rng=split_rng, n_repeats=n_repeats), fit_rng),
@@ -135,17 +137,36 @@ def published_gates(
     return conclude(3, records)
 
 
-def _neighbourhood_records(
-    data: GateData, settings: LetSettings, k: int, n_starts: int, rng: np.random.Generator, seed: int
-) -> list[Record]:
-    """Make the records of trustworthiness and what is shown beside it."""
+def _refitted_angles(
+    data: GateData, settings: LetSettings, n_starts: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Latent angles of heads fitted on all anchors, shape (n_starts, n, n)."""
     n = len(data.features)
-    if n < 2 * k + 1:
-        return [undecided("trustworthiness", f"{n} anchors are too few for k = {k}, expected at least {2 * k + 1}")]
     space = row_space(data.features, settings, rng=rng.spawn(1)[0])
     targets = np.broadcast_to(np.asarray(data.distances), (n_starts, n, n))
     fit = fit_in_row_space(space, targets, settings, rngs=rng.spawn(n_starts))
-    latents = angular_distances(fit.latents(space.rows))
+    return angular_distances(fit.latents(space.rows))
+
+
+def neighbourhood_records(data: GateData, angles: Callable[[], NDArray[np.float64]], k: int, seed: int) -> list[Record]:
+    """Make the records of trustworthiness and what is shown beside it.
+
+    Parameters
+    ----------
+    data
+        The extraction panel.
+    angles
+        Gives the latent angles of its anchors under one head or several, shape (n_heads, n, n); asked only where there
+        are anchors enough.
+    k
+        Neighbours.
+    seed
+        Of the records.
+    """
+    n = len(data.features)
+    if n < 2 * k + 1:
+        return [undecided("trustworthiness", f"{n} anchors are too few for k = {k}, expected at least {2 * k + 1}")]
+    latents = angles()
     references = {"features": euclidean_distances(data.features), "expression": euclidean_distances(data.expression)}
     kept = [
         ("trustworthiness", trustworthiness, "features"),
@@ -165,7 +186,7 @@ def _neighbourhood_records(
         extra: dict[str, float | int | str | bool | None] = {
             "k": k,
             "space": name,
-            "n_starts": n_starts,
+            "n_starts": len(latents),
             "start_sd": spread,
             **shown,
         }

@@ -12,6 +12,8 @@ from ..manifolds._let import LetSettings, fit_in_row_space, row_space
 from ._holdouts import MIN_TRAINING, random_folds, touching_pairs
 from ._metrics import angular_distances, distance_spearman
 
+CANNOT_REFIT = "the head was fitted on cells, which do not travel with the artifact, so that it cannot be refitted"
+
 
 class RefittedStatistic:
     """Held-out Spearman of heads refitted to any target, averaged over random splits that all targets share.

@@ -19,6 +19,7 @@ from ._metrics import (
 )
 from ._permutation import log10_arrangements, null_summary, p_value, permute_within, why_undecidable
 from ._published import HOLDOUT, NEIGHBOURS, PERMUTATION_P, TRUSTWORTHINESS, GateData
+from ._refitted import CANNOT_REFIT
 
 MIN_ANCHORS = 10
 """Fewer external anchors than this cannot decide anything; our choice."""
@@ -46,7 +47,7 @@ class Outside:
 
 
 def transfers(
-    inside: GateData, outside: Outside | None, settings: LetSettings, *, seed: int, n_permutations: int = 1000
+    inside: GateData, outside: Outside | None, settings: LetSettings | None, *, seed: int, n_permutations: int = 1000
 ) -> RungResult:
     """Run rung 5.
 
@@ -57,7 +58,7 @@ def transfers(
     outside
         The external panel.
     settings
-        Parameters of the head.
+        Parameters of the head; ``None`` for one that cannot be refitted, which leaves the branch gate ``not run``.
     seed
         Of permutations and refits.
     n_permutations
@@ -117,9 +118,13 @@ def _spearman(gate: str, angles: NDArray[np.float64], target: NDArray[np.float64
     return judge(gate, float(distance_spearman(angles, target, pairs)), ">=", HOLDOUT, n=len(pairs), seed=seed)
 
 
-def _branches(inside: GateData, data: GateData, settings: LetSettings, rng: np.random.Generator, seed: int) -> Record:
+def _branches(
+    inside: GateData, data: GateData, settings: LetSettings | None, rng: np.random.Generator, seed: int
+) -> Record:
     """Mean over branches of the external panel of heads fitted without the branch."""
     gate, branch, own = "external_branch_holdout", np.array(data.branch), np.array(inside.branch)
+    if settings is None:
+        return undecided(gate, CANNOT_REFIT, status="not run")
     names = sorted(set(branch.tolist()))
     found: dict[str, float] = {}
     for name, child in zip(names, rng.spawn(len(names)), strict=True):

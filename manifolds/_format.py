@@ -1,4 +1,4 @@
-"""Artifact format 1: one folder, a manifest, and checks that come before any parsing."""
+"""Artifact format 2: one folder, a manifest, and checks that come before any parsing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..cards._card import Card, parse_card
 from ..cards._errors import FormatError, FutureFormatError, IntegrityError, NotFoundError, UnsafeFileError
 from ..cards._names import canonical_json, sha256_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "MANIFEST.json"
 TENSORS = "manifold.safetensors"
 CARD = "card.json"
@@ -29,7 +29,10 @@ _BESIDE = re.compile(r"^(README\.md|evidence/[A-Za-z0-9._-]+\.json|figures/[A-Za
 _IGNORED = frozenset({".gitattributes"})
 _PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".npy", ".npz", ".h5ad", ".ckpt"})
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    # format 2 only added to the card, panels and choice among others; what is absent has a default
+    1: lambda card: card | {"card_version": 2} if card.get("card_version") == 1 else card,
+}
 """Card migrations by the format version they start from. To bump the format: raise ``FORMAT_VERSION``, add the
 step from the old version here, and add a golden artifact of the old version to the tests."""
 
@@ -278,7 +281,7 @@ def decode_card(content: bytes, manifest: Manifest) -> Card:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{CARD} is not JSON: {error}.") from error
-    return parse_card(migrate(document, manifest.format_version))
+    return parse_card(migrate(document, manifest.format_version) if isinstance(document, dict) else document)
 
 
 def migrate(card: dict[str, Any], version: int) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..cards._adaptor import AdaptorKind
 from ..cards._card import Citation, Combination, Licence, OperatorKind, Text
 from ..cards._errors import FormatError, NotFoundError
 from ..cards._frozen import Frozen
@@ -16,6 +18,28 @@ from ._let import LetSettings
 
 HEADLESS = ("distilled", "expression")
 """Kinds of operator that are not read head by head."""
+
+_ON_CELLS = {
+    "learning_rate": 0.01,
+    "epochs": 120,
+    "batch_size": 896,
+    "stage": 1.0,
+    "local": 0.1,
+    "recon": 0.08,
+    "cls": 0.4,
+    "n_neighbours": 15,
+    "temperature": 0.2,
+    "dtype": "float32",
+    "patience": None,
+    "validation": 0.1,
+}
+ADAPTORS: dict[str, dict[str, Any]] = {
+    "let-anchor": {"learning_rate": 0.02, "alpha": 0.01, "n_steps": 150},
+    "let-cell": _ON_CELLS,
+    "let-hybrid": _ON_CELLS | {"topo": 0.03, "compact": 0.015},
+}
+"""Parameters of each kind of adaptor with their defaults, as published or chosen where they are explained:
+``LetSettings`` and ``extractors.adaptors.CellSettings``."""
 
 
 class PanelRecipe(Frozen):
@@ -58,17 +82,78 @@ class OperatorRecipe(Frozen):
 
 
 class AdaptorRecipe(Frozen):
-    """Stage 2; see ``LetSettings`` for the meaning of each."""
+    """Stage 2: a kind of head and its parameters, see ``ADAPTORS``; what belongs to another kind is null."""
 
-    kind: Literal["let-anchor"] = "let-anchor"
+    kind: AdaptorKind = "let-anchor"
     n_components: int = Field(default=10, ge=1)
-    alpha: float = Field(default=0.01, ge=0)
-    n_steps: int = Field(default=150, ge=1)
     learning_rate: float = Field(default=0.02, gt=0)
+    alpha: float | None = Field(default=None, ge=0)
+    n_steps: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=2)
+    stage: float | None = Field(default=None, ge=0)
+    local: float | None = Field(default=None, ge=0)
+    recon: float | None = Field(default=None, ge=0)
+    cls: float | None = Field(default=None, ge=0)
+    topo: float | None = Field(default=None, gt=0)
+    compact: float | None = Field(default=None, ge=0)
+    n_neighbours: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, gt=0)
+    dtype: Literal["float32", "float64"] | None = None
+    patience: int | None = Field(default=None, ge=1)
+    """Epochs without a smaller loss on cells held out after which the fit stops; null runs them all, as published."""
+    validation: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parameters_of_its_kind(cls, given: Any) -> Any:
+        kind = given.get("kind", "let-anchor") if isinstance(given, dict) else None
+        if not isinstance(kind, str) or kind not in ADAPTORS:
+            return given
+        named = {name: value for name, value in given.items() if value is not None}
+        for name in named:
+            owners = [other for other, parameters in ADAPTORS.items() if name in parameters]
+            if owners and kind not in owners:
+                raise ValueError(f"{name} is a parameter of {' and '.join(owners)}, and the kind is {kind!r}")
+        return ADAPTORS[kind] | named
+
+    @model_validator(mode="after")
+    def _reads_the_ruler(self) -> AdaptorRecipe:
+        if self.kind == "let-cell" and self.stage == 0:
+            raise ValueError("stage is 0, and no other term of 'let-cell' reads the ruler")
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the kind, without ``n_components``."""
+        return {name: getattr(self, name) for name in ADAPTORS[self.kind]}
 
     def settings(self) -> LetSettings:
-        """The same as settings of a fit."""
-        return LetSettings(**self.model_dump(exclude={"kind"}))
+        """Settings of heads fitted on anchors, with which operators are screened whatever the kind.
+
+        They are those of the recipe for ``let-anchor``; the defaults for the other kinds, which have none.
+        """
+        own = self.parameters() if self.kind == "let-anchor" else {}
+        return LetSettings(n_components=self.n_components, **own)
+
+
+class ChoiceRecipe(Frozen):
+    """What the panel decides, by a nested rule over its donors and studies."""
+
+    operators: list[OperatorRecipe] = Field(default_factory=list)
+    """Candidates; none leaves the operator to the recipe."""
+    n_components: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    """Candidates; 3, 6 and 10 were published. None leaves the number to the recipe."""
+    n_starts: int = Field(default=5, ge=1)
+    """Starts of the head that a score is averaged over; our choice."""
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> ChoiceRecipe:
+        for what, candidates in (("operators", tuple(self.operators)), ("n_components", tuple(self.n_components))):
+            if len(candidates) == 1 or len(set(candidates)) < len(candidates):
+                raise ValueError(f"{what} must name different candidates, at least two")
+        if not self.operators and not self.n_components:
+            raise ValueError("there is nothing to choose among: name operators, n_components or both")
+        return self
 
 
 class ReadoutRecipe(Frozen):
@@ -115,6 +200,8 @@ class Recipe(Frozen):
     """Everything an extraction needs besides a checkpoint and cells."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+    base: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)] | None = None
+    """Bundled recipe that gives labels, ruler and whatever this one does not say."""
     version: Annotated[str, Field(pattern=VERSION_PATTERN)]
     title: Text
     description: Text
@@ -127,12 +214,26 @@ class Recipe(Frozen):
     panel: PanelRecipe = PanelRecipe()
     operator: OperatorRecipe = OperatorRecipe()
     adaptor: AdaptorRecipe = AdaptorRecipe()
+    choice: ChoiceRecipe | None = None
+    """What of operator and adaptor is chosen on the panel instead of named here."""
     readouts: list[ReadoutRecipe]
     coverage_floor: float = Field(ge=0, le=1)
     organism: Text = "Homo sapiens"
     intended_use: Text
     limits: Annotated[list[Text], Field(min_length=1)]
     citations: Annotated[list[Citation], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _named_or_chosen(self) -> Recipe:
+        if self.choice is None:
+            return self
+        if self.choice.operators and "operator" in self.model_fields_set:
+            raise ValueError("the operator is named in [operator] and open to choice in [choice]: drop one")
+        if self.choice.n_components and "n_components" in self.adaptor.model_fields_set:
+            raise ValueError("n_components is named in [adaptor] and open to choice in [choice]: drop one")
+        if self.adaptor.kind != "let-anchor":
+            raise ValueError(f"candidates are scored by anchor heads, and the adaptor is {self.adaptor.kind!r}")
+        return self
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> Recipe:
@@ -158,9 +259,9 @@ def recipe_folder(recipe: str | Path) -> Path:
         If there is none.
     """
     here = Path(__file__).parent
-    folder = Path(recipe).expanduser() if "/" in str(recipe) else here / str(recipe)
+    folder = Path(recipe).expanduser() if "/" in str(recipe) else here / str(recipe).replace("-", "_")
     if not (folder / "recipe.toml").is_file():
-        bundled = sorted(path.parent.name for path in here.glob("*/recipe.toml"))
+        bundled = sorted(path.parent.name.replace("_", "-") for path in here.glob("*/recipe.toml"))
         raise NotFoundError(
             f"There is no recipe {str(recipe)!r}.",
             f"Bundled recipes: {', '.join(bundled)}; or name a folder with a recipe.toml as ./FOLDER.",
@@ -168,19 +269,41 @@ def recipe_folder(recipe: str | Path) -> Path:
     return folder
 
 
+def table_folder(recipe: Recipe, folder: Path) -> Path:
+    """Folder of labels and ruler: that of the recipe, or of its base."""
+    return folder if recipe.base is None else recipe_folder(recipe.base)
+
+
 def read_recipe(folder: Path) -> Recipe:
-    """Read and validate ``recipe.toml``.
+    """Read and validate ``recipe.toml``, on top of that of its base.
 
     Raises
     ------
     FormatError
         Naming the first field at fault.
+    NotFoundError
+        If there is no such base.
     """
     try:
-        return Recipe.model_validate(tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{folder / 'recipe.toml'} is not TOML: {error}.") from error
+        given = _read_toml(folder)
+        base = given.get("base")
+        if isinstance(base, str) and re.fullmatch(NAME_PATTERN, base):
+            below = _read_toml(recipe_folder(base))
+            if given.keys() & {"operator", "choice"}:
+                # these two are one decision
+                below = {key: value for key, value in below.items() if key not in ("operator", "choice")}
+            # a whole table at a time, so that no option of another kind is left behind
+            given = below | given
+        return Recipe.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the recipe"
         raise FormatError(f"{folder / 'recipe.toml'} fails at {field!r}: {first['msg']}.") from error
+
+
+def _read_toml(folder: Path) -> dict[str, Any]:
+    """Read ``recipe.toml`` as it is."""
+    try:
+        return tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{folder / 'recipe.toml'} is not TOML: {error}.") from error

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .cards._errors import ZooWarning as ZooWarning
     from .cards._evidence import EvidenceRun as EvidenceRun
     from .extractors._extract import extract as extract
+    from .extractors._reproduce import reproduce as reproduce
     from .extractors._screen import screen as screen
     from .gates._ladder import validate as validate
     from .manifolds._transform_file import transform_file as transform_file
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .registry._publish import publish as publish
     from .registry._verify import verify as verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, _, _lazy = lazy_loader.attach(
     __name__,
@@ -41,6 +42,7 @@ __getattr__, _, _lazy = lazy_loader.attach(
         "cards._errors": ["ZooError", "ZooWarning"],
         "cards._evidence": ["EvidenceRun"],
         "extractors._extract": ["extract"],
+        "extractors._reproduce": ["reproduce"],
         "extractors._screen": ["screen"],
         "gates._ladder": ["validate"],
         "manifolds._transform_file": ["transform_file"],

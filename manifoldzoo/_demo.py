@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import anndata as ad
 import numpy as np
 
 from ._output import table
-from .cards._errors import BadInputError, ZooWarning
+from .cards._errors import BadInputError
 from .cards._evidence import EvidenceRun, rung_reached
 from .extractors._extract import extract, reference_checkpoint
 from .gates._ladder import validate
@@ -100,12 +99,8 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
         manifold.transform(cells, scale="counts")
     with _timed(seconds, f"validate {NAME} through rung 3"):
         run = validate(manifold, through=3, progress=progress)
-    with _timed(seconds, "extract a manifold from the reference checkpoint and these cells"), warnings.catch_warnings():
-        # the bundled cells hold neither CD8 T cells nor macrophages, which two readouts are about
-        warnings.filterwarnings("ignore", "The readout", ZooWarning)
-        mine = extract(
-            NAME, checkpoint=reference_checkpoint(), cells=[demo_path()], name=MINE, version="0.1.0", progress=progress
-        )
+    with _timed(seconds, "extract a manifold from the reference checkpoint and these cells"):
+        mine = extract(MINE, checkpoint=reference_checkpoint(), cells=[demo_path()], progress=progress)
         mine.save(artifact)
     with _store(store), _timed(seconds, "validate and publish it to a local store"):
         published = publish(

@@ -28,19 +28,33 @@ def common_genes(path: Path, n_genes: int = 40) -> list[str]:
     return sorted(cells.var_names[np.argsort(-expressed, kind="stable")[:n_genes]])
 
 
+def write_one_count_more(source: Path, target: Path) -> Path:
+    """The same file with one molecule more in one cell."""
+    cells = ad.read_h5ad(source)
+    counts = cells.X.tolil()
+    counts[0, 0] += 1
+    cells.X = counts.tocsr()
+    cells.write_h5ad(target)
+    return target
+
+
 def without_grouped_tasks(recipe: str) -> str:
     """Leave out tasks that group stages, of which the bundled cells have one class only."""
     first, after = recipe.index('[[readouts]]\ntask = "cd4_cd8"'), recipe.index('[[readouts]]\ntask = "depth"')
     return recipe[:first] + recipe[after:]
 
 
+def with_operator(recipe: str, operator: str = 'kind = "attention_mean"\ncombination = "drift"') -> str:
+    """Name the operator and ten coordinates instead of leaving them to choice."""
+    before, rest = recipe.split("[choice]\n")
+    adaptor = rest[rest.index("[adaptor]") :].replace("[adaptor]\n", "[adaptor]\nn_components = 10\n")
+    return f"{before}[operator]\n{operator}\n\n{adaptor}"
+
+
 def write_small_recipe(folder: Path, operator: str = "", **changes: str) -> Path:
     """The bundled recipe with few cells and steps, another operator, and other lines replaced."""
     shutil.copytree(recipe_folder("hematopoietic"), folder)
-    text = (folder / "recipe.toml").read_text(encoding="utf-8")
-    before, rest = text.split("[operator]\n")
-    text = f"{before}[operator]\n{operator}\n\n{rest[rest.index('[adaptor]') :]}"
-    text = without_grouped_tasks(text)
+    text = without_grouped_tasks(with_operator((folder / "recipe.toml").read_text(encoding="utf-8"), operator))
     for key, value in ({"n_steps": "20", "max_cells_per_stage": "6"} | changes).items():
         assert f"\n{key} = " in text, key
         text = text.replace(f"\n{key} = ", f"\n{key} = {value} # ")

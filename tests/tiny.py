@@ -61,7 +61,7 @@ def tiny_document(**changes: Any) -> dict[str, Any]:
     ]
     values, _ = tiny_anchors()
     document = {
-        "card_version": 1,
+        "card_version": 2,
         "name": "tiny",
         "version": "0.1.0",
         "title": "Tiny",
@@ -210,3 +210,28 @@ def tiny_manifold_with_tasks() -> Manifold:
             read_out(vectors["latent"], told, drawn) if known else by_stage @ drawn["readout.depth.values"]
         )
     return Manifold.build(card, plain.genes, kept | drawn, vectors)
+
+
+def tiny_manifold_with_everything() -> Manifold:
+    """The tiny manifold with all that a card can hold: tasks, a choice, a panel beside and an untrained model."""
+    plain = tiny_manifold_with_tasks()
+    document = plain.card.model_dump(mode="json")
+    candidates = [{"kind": "attention_mean", "combination": "mean", "n_components": n} for n in (2, D)]
+    document["extraction"]["choice"] = {
+        "candidates": candidates,
+        "left_out_by": "donor",
+        "n_starts": 2,
+        "made": {"left_out": None, "scores": [0.7, 0.8], "chosen": 1},
+        "runs": [{"left_out": "made:d0", "scores": [0.6, None], "chosen": 0, "left_out_score": 0.5}],
+        "left_out_score": 0.5,
+    }
+    beside = {"name": "external", "role": "external", "n_shared_cells": 0, "n_shared_donors": 0}
+    document["panels"] = [beside | {"specification": "4" * 64, "manifest": document["panel"]}]
+    document["untrained"] = [{"control": "random-init", "seed": 0, "digest": "5" * 64}]
+    n = len(document["panel"]["anchors"])
+    rng = np.random.default_rng(4)
+    more = {
+        "panel.external.anchors": plain.tensors["panel.anchors"],
+        "comparator.random-init.0": rng.standard_normal((n, n)).astype(np.float32),
+    }
+    return Manifold.build(parse_card(document), plain.genes, plain.tensors | more, plain.vectors)

@@ -55,10 +55,13 @@ class CellFit:
         epoch of batches of the training cells.
     report
         How the fit went.
+    terms
+        Mean of each term that makes up this loss, before weighting; those of weight 0 are left out.
     """
 
     head: LetHead
     report: FitReport
+    terms: dict[str, float]
 
 
 def fit_cells(
@@ -139,7 +142,8 @@ def fit_cells(
     parameters, report = _optimise(objective, n_train, len(held), settings, fit_rng, progress)
     terms = objective.mean_terms(parameters, objective.epoch(slice(0, n_train), last_rng))
     loss = _finite(weighted(terms, settings.weights), report.best_epoch)
-    return CellFit(objective.head(parameters, loss), report)
+    told = {name: float(value) for name, value in zip(TERMS, terms, strict=True) if getattr(settings, name)}
+    return CellFit(objective.head(parameters, loss), report, told)
 
 
 class _Objective:

@@ -52,9 +52,9 @@ def test_a_card_survives_json():
         ("nickname", "t"),
         ("extraction.operator.trick", 1),
         ("panel.anchors.0.weight", 1.0),
-        ("card_version", 2),
+        ("card_version", 3),
         ("card_version", 0),
-        ("card_version", "1"),
+        ("card_version", "2"),
         ("card_version", 1.5),
         ("name", "Tiny"),
         ("name", "a/b"),
@@ -122,6 +122,49 @@ def test_a_readout_whose_parts_do_not_fit_its_kind_is_refused(changes):
         parse_card(document)
 
 
+CONVERGENCE = {
+    "terms": {"stage": 0.3, "cls": 1.2},
+    "n_epochs": 20,
+    "best_epoch": 10,
+    "stopped_early": True,
+    "change": 0.001,
+    "converged": True,
+    "n_train_cells": 100,
+    "n_validation_cells": 20,
+    "validation_by": "donor",
+    "validation_loss": 0.9,
+}
+
+
+@pytest.mark.parametrize("kind", ["let-cell", "let-hybrid"])
+def test_a_head_fitted_on_cells_tells_how_that_went(kind):
+    document = put(tiny_document(), "extraction.adaptor.kind", kind)
+    card = parse_card(put(document, "extraction.adaptor.convergence", CONVERGENCE))
+    assert parse_card(json.loads(card.model_dump_json())) == card
+    with pytest.raises(FormatError, match="convergence"):
+        parse_card(document)
+    with pytest.raises(FormatError, match="convergence"):
+        parse_card(put(tiny_document(), "extraction.adaptor.convergence", CONVERGENCE))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"best_epoch": 21},
+        {"best_epoch": 0},
+        {"n_validation_cells": 0},
+        {"validation_by": None},
+        {"validation_loss": None},
+        {"validation_by": "study"},
+        {"terms": {"stage": float("nan")}},
+    ],
+)
+def test_a_convergence_that_contradicts_itself_is_refused(changes):
+    document = put(tiny_document(), "extraction.adaptor.kind", "let-cell")
+    with pytest.raises(FormatError, match="adaptor"):
+        parse_card(put(document, "extraction.adaptor.convergence", CONVERGENCE | changes))
+
+
 def test_a_mean_over_a_task_that_is_not_there_is_refused():
     document = tiny_document()
     mean = {"task": "depth", "kind": "expected", "classes": [], "of": "stage", "n_cells": 1, "parameters": {}}
@@ -175,7 +218,7 @@ def test_the_schema_agrees_with_the_model_on_cards():
     validator = jsonschema.Draft202012Validator(committed("card.schema.json"))
     document = json.loads(parse_card(tiny_document()).model_dump_json())
     validator.validate(document)
-    for path, value in [("nickname", "t"), ("card_version", 2), ("name", "A"), ("limits", []), ("limits", ...)]:
+    for path, value in [("nickname", "t"), ("card_version", 3), ("name", "A"), ("limits", []), ("limits", ...)]:
         assert not validator.is_valid(put(document, path, value)), path
 
 

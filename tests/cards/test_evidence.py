@@ -137,6 +137,11 @@ def test_undecided_never_passes():
         )
 
 
+def test_records_of_one_reason_share_it():
+    records = [undecided("a", "no cells"), undecided("b", "no donors"), undecided("c", "no cells"), GOOD]
+    assert conclude(3, records).reason == "a, c: no cells; b: no donors"
+
+
 def test_a_failing_record_is_named_in_the_reason():
     assert "bad" in conclude(3, [GOOD, BAD]).reason
     assert "good" not in conclude(3, [GOOD, BAD]).reason

@@ -209,3 +209,50 @@ def test_what_a_kind_of_operator_does_not_have_is_not_shown():
     assert "screen of the panel" in line
     assert "%" not in line
     assert "0 cells" not in line
+
+
+def chosen(**changes):
+    candidates = [
+        {"kind": "attention_mean", "combination": "single", "layer": 2, "head": 1, "n_components": 3},
+        {"kind": "distilled", "combination": "none", "n_components": 6},
+    ]
+    made = {"left_out": None, "scores": [0.71, 0.82], "chosen": 1}
+    runs = [
+        {"left_out": "one|study", "scores": [0.6, None], "chosen": 0, "left_out_score": 0.41},
+        {"left_out": "other", "scores": [None, None], "chosen": None},
+    ]
+    choice = {"candidates": candidates, "left_out_by": "study", "n_starts": 5, "made": made, "runs": runs}
+    extraction = tiny_document()["extraction"]
+    return {"extraction": extraction | {"choice": choice | {"left_out_score": 0.41} | changes}}
+
+
+def test_a_choice_is_shown_with_what_it_is_worth():
+    text = render(**chosen())
+    section = text.split("## How it was chosen")[1].split("\n## ")[0]
+    rows = [split_row(line) for line in section.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in row] for row in rows[2:]] == [
+        ["attention_mean, single L2H1", "3", "0.710", "**0.600**", "cannot decide"],
+        ["distilled", "6", "**0.820**", "cannot decide", "cannot decide"],
+        ["best, on what was left out", "", "0.410", "0.410", "cannot decide"],
+    ]
+    assert len(rows[0]) == 5
+    assert "## How it was chosen" not in render()
+
+
+def test_panels_that_nothing_was_fitted_to_are_listed():
+    manifest = tiny_document()["panel"]
+    panel = {"name": "external", "role": "external", "n_shared_cells": 0, "n_shared_donors": 3}
+    panel |= {"specification": "1" * 64, "manifest": manifest}
+    untrained = [{"control": "random-init", "seed": seed, "digest": "2" * 64} for seed in (0, 1)]
+    text = render(panels=[panel], untrained=untrained)
+    (row,) = [split_row(line) for line in text.splitlines() if line.startswith("| external |")]
+    assert [cell.strip() for cell in row[:2]] == ["external", "external"]
+    assert [int(cell) for cell in row[3:]] == [len(manifest["anchors"]), 6, 0, 3]
+    assert "2 models" in text
+
+
+def test_the_first_figure_stands_at_the_top_and_the_others_below():
+    text = render(figures=["anchors.png", "gates.png", "null.png"])
+    places = [text.index(f"(figures/{name}.png)") for name in ("anchors", "gates", "null")]
+    assert places[0] < text.index("## ") < text.index("## Figures") < places[1] < places[2]
+    assert "## Figures" not in render(figures=["anchors.png"])

@@ -155,6 +155,13 @@ def test_loss_of_the_head_is_that_of_its_latents(tree, term):
     np.testing.assert_allclose(head.loss, expected + 0.9 * exact(tree, head, term), rtol=1e-9)
 
 
+@pytest.mark.parametrize("chosen", [QUICK, replace(HYBRID, epochs=5, batch_size=128, n_neighbours=5, local=0)])
+def test_terms_of_the_head_add_up_to_its_loss(tree, chosen):
+    fit = tree.fit(replace(chosen, dtype="float64"))
+    assert list(fit.terms) == [name for name in TERMS if getattr(chosen, name)]
+    assert sum(getattr(chosen, name) * value for name, value in fit.terms.items()) == pytest.approx(fit.head.loss)
+
+
 def exact(tree, head, term, cells=None, index=None):
     """One term over all cells, stages of equal size, from what a head does with features."""
     cells, index = (tree.cells, tree.index) if cells is None else (cells, index)

@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
-from small import without_grouped_tasks, write_small_cells
+from small import with_operator, without_grouped_tasks, write_small_cells
 
 from manifoldzoo.cards._errors import (
     BadInputError,
@@ -49,7 +49,8 @@ def cells(tmp_path_factory) -> Path:
 def copied(folder: Path, **changes: str) -> Path:
     """A copy of the bundled recipe with lines of ``recipe.toml`` changed."""
     shutil.copytree(recipe_folder("hematopoietic"), folder)
-    lines = without_grouped_tasks((folder / "recipe.toml").read_text(encoding="utf-8")).splitlines()
+    text = with_operator((folder / "recipe.toml").read_text(encoding="utf-8"))
+    lines = without_grouped_tasks(text).splitlines()
     changes = {"max_cells_per_stage": str(CELLS_PER_STAGE), "n_steps": "60"} | changes
     for key, value in changes.items():
         at = next(number for number, line in enumerate(lines) if line.split(" = ")[0] == key)
@@ -261,7 +262,7 @@ def test_the_mean_operator_is_one_block(cells, tmp_path):
     manifold = extract(recipe, cells=[cells], name="mean")
     assert manifold.tensors["operator"].shape == (1, 1200, 1200)
     assert manifold.card.extraction.operator.combination == "mean"
-    assert manifold.version == "0.1.0"
+    assert manifold.version == "1.0.0"
     assert manifold.card.extraction.seed == 0
     assert valid(manifold).status == reproduces(manifold).status == "pass"
 

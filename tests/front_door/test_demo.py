@@ -113,7 +113,7 @@ def test_what_was_published_is_sound_and_the_users_own_store_untouched(told, pla
     assert published.digest == told["manifolds"][1]["digest"]
     assert published.digest == Manifold.read(place / "out" / "hematopoietic-marrow-demo").digest
     assert valid(published).status == reproduces(published).status == "pass"
-    assert published.card.extraction.recipe == "hematopoietic"
+    assert published.card.extraction.recipe == "hematopoietic-marrow-demo"
     assert not (place / "home" / "zoo").exists()
 
 

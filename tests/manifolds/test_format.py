@@ -38,10 +38,14 @@ from manifoldzoo.manifolds._format import (
     read_verified,
 )
 from manifoldzoo.manifolds._manifold import Manifold
+from manifoldzoo.manifolds._readouts import vector_of
 
 GOLDEN = sorted((Path(__file__).resolve().parents[1] / "data" / "golden").glob("format-*"))
 # pinned so that a golden artifact made anew is noticed
-DIGESTS = {"format-1": "07bc5db6cee8cec9012fe65375d85772983adfa6c32f27bb175df58a83f3bcc8"}
+DIGESTS = {
+    "format-1": "07bc5db6cee8cec9012fe65375d85772983adfa6c32f27bb175df58a83f3bcc8",
+    "format-2": "d2c98221986f96bcec6e76e5ac2514c9ba2b407109aae0d9ef07777e24ad480a",
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,7 @@ def test_the_digest_covers_every_content_and_name(name):
     assert len(digests | {Manifest.of(renamed).digest}) == 3
 
 
-@pytest.mark.parametrize("version", [2, 99, 10**30])
+@pytest.mark.parametrize("version", [3, 99, 10**30])
 def test_a_newer_format_is_refused_before_anything_else(version):
     with pytest.raises(FutureFormatError, match=str(version)) as caught:
         Manifest.parse(json.dumps({"format_version": version, "whatever": []}).encode())
@@ -426,7 +430,7 @@ def test_truncated_tensors_with_a_matching_manifest_are_refused(artifact, name, 
         b"null",
         b"1" * 5000,
         json.dumps(tiny_document() | {"nickname": "t"}).encode(),
-        json.dumps(tiny_document(card_version=2)).encode(),
+        json.dumps(tiny_document(card_version=3)).encode(),
         json.dumps(tiny_document(limits=["\ud800"])).encode(),
     ],
 )
@@ -496,6 +500,12 @@ def test_a_card_of_an_older_format_is_migrated(monkeypatch):
     assert _format.migrate({}, 3) == {}
 
 
+@pytest.mark.parametrize("content", [b"null", b"[]", b"{}", b'{"card_version":1}', b'{"card_version":[1]}', b"7"])
+def test_a_card_of_format_1_that_is_none_is_refused(content):
+    with pytest.raises(FormatError):
+        _format.decode_card(content, Manifest(tuple(_format.FileEntry(n, 1, "0" * 64) for n in CRITICAL), 1))
+
+
 def test_there_is_a_golden_artifact_of_every_format():
     assert [path.name for path in GOLDEN] == [f"format-{n}" for n in range(1, _format.FORMAT_VERSION + 1)]
 
@@ -507,5 +517,6 @@ def test_golden_artifacts_load_and_reproduce_their_vectors(folder):
     latent = manifold.project(manifold.vectors["input"])
     np.testing.assert_allclose(latent, manifold.vectors["latent"], rtol=1e-4, atol=1e-5)
     for task in manifold.tasks:
-        proba = manifold.read_out(latent, task)
-        np.testing.assert_allclose(proba, manifold.vectors[f"proba.{task}"], rtol=1e-4, atol=1e-5)
+        told = next(readout for readout in manifold.card.extraction.readouts if readout.task == task)
+        read = manifold.read_out(latent, task)
+        np.testing.assert_allclose(read, manifold.vectors[vector_of(told)], rtol=1e-4, atol=1e-5)

@@ -6,7 +6,8 @@ import pytest
 
 import manifoldzoo.manifolds
 from manifoldzoo.cards._errors import FormatError, NotFoundError
-from manifoldzoo.manifolds._recipe import read_recipe, recipe_folder
+from manifoldzoo.manifolds._let import LetSettings
+from manifoldzoo.manifolds._recipe import ADAPTORS, read_recipe, recipe_folder, table_folder
 
 BUNDLED = sorted(path.parent.name for path in Path(manifoldzoo.manifolds.__path__[0]).glob("*/recipe.toml"))
 RECIPE = """
@@ -144,3 +145,112 @@ def test_the_ruler_of_a_package_is_named_and_else_lies_beside_the_recipe(tmp_pat
     assert read_recipe(write(tmp_path, RECIPE)).ruler is None
     named = RECIPE.replace('extractor = "operator-let"', 'extractor = "operator-let"\nruler = "toy"')
     assert read_recipe(write(tmp_path, named)).ruler == "toy"
+
+
+CHOICE = '\n[choice]\nn_components = [3, 6]\noperators = [{ kind = "attention_mean" }, { kind = "distilled" }]\n'
+
+
+def test_operator_and_number_of_coordinates_can_be_left_open(tmp_path):
+    recipe = read_recipe(write(tmp_path, RECIPE + CHOICE))
+    assert recipe.choice.n_components == [3, 6]
+    assert [(each.kind, each.combination) for each in recipe.choice.operators] == [
+        ("attention_mean", "drift"),
+        ("distilled", "none"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("\n[choice]\n", "nothing to choose"),
+        ("\n[choice]\nn_components = [3]\n", "at least two"),
+        ("\n[choice]\nn_components = [3, 6, 3]\n", "different"),
+        ('\n[choice]\noperators = [{ kind = "token_qk" }, { kind = "token_qk" }]\n', "different"),
+        ("\n[choice]\nn_components = [0, 3]\n", "n_components"),
+        (CHOICE + '[operator]\nkind = "token_ov"\n', "drop one"),
+        (CHOICE + "[adaptor]\nn_components = 3\n", "drop one"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(tmp_path, more, said):
+    with pytest.raises(FormatError, match=said):
+        read_recipe(write(tmp_path, RECIPE + more))
+
+
+def test_a_recipe_stands_on_its_base(tmp_path):
+    below = read_recipe(recipe_folder("hematopoietic"))
+    said = 'name = "mine"\nbase = "hematopoietic"\ntitle = "Mine"\n'
+    recipe = read_recipe(write(tmp_path, said))
+    assert recipe == below.model_copy(update={"name": "mine", "base": "hematopoietic", "title": "Mine"})
+    assert table_folder(recipe, tmp_path) == recipe_folder("hematopoietic")
+    assert table_folder(below, tmp_path) == tmp_path
+    named = read_recipe(write(tmp_path, said + '[operator]\nkind = "token_ov"\n'))
+    assert (named.operator.kind, named.choice) == ("token_ov", None)
+    with pytest.raises(NotFoundError, match="nothing"):
+        read_recipe(write(tmp_path, said.replace("hematopoietic", "nothing")))
+    with pytest.raises(FormatError, match="base"):
+        read_recipe(write(tmp_path, said.replace('"hematopoietic"', '"../etc"')))
+    with pytest.raises(FormatError, match="base"):
+        read_recipe(write(tmp_path, said.replace('"hematopoietic"', "3")))
+
+
+def with_adaptor(lines):
+    return RECIPE.replace("[[citations]]", f"[adaptor]\n{lines}\n[[citations]]")
+
+
+def adaptor(folder, lines):
+    return read_recipe(write(folder, with_adaptor(lines))).adaptor
+
+
+def test_an_anchor_head_is_the_default_and_has_its_published_settings(tmp_path):
+    assert adaptor(tmp_path, "").settings() == LetSettings()
+    given = adaptor(tmp_path, "n_components = 3\nalpha = 0.001\nn_steps = 20\nlearning_rate = 0.5")
+    assert given.settings() == LetSettings(n_components=3, alpha=0.001, n_steps=20, learning_rate=0.5)
+
+
+@pytest.mark.parametrize("kind", ["let-anchor", "let-cell", "let-hybrid"])
+def test_parameters_are_those_of_the_kind_and_no_others(tmp_path, kind):
+    recipe = adaptor(tmp_path, f"kind = '{kind}'\nn_components = 6")
+    assert set(recipe.parameters()) == set(ADAPTORS[kind])
+    others = set(type(recipe).model_fields) - set(ADAPTORS[kind]) - {"kind", "n_components"}
+    assert others and {getattr(recipe, name) for name in others} == {None}
+    assert recipe.settings().n_components == recipe.n_components == 6
+    assert type(recipe).model_validate(recipe.model_dump()) == recipe
+
+
+@pytest.mark.parametrize("kind", ["let-cell", "let-hybrid"])
+def test_operators_are_screened_with_the_default_anchor_head_whatever_the_kind(tmp_path, kind):
+    assert adaptor(tmp_path, f"kind = '{kind}'\nlearning_rate = 0.5").settings() == LetSettings()
+
+
+@pytest.mark.parametrize("kind", ["let-anchor", "let-cell", "let-hybrid"])
+@pytest.mark.parametrize("name", ["alpha", "n_steps", "epochs", "patience", "topo", "compact"])
+def test_a_parameter_of_another_kind_is_refused_by_name(tmp_path, kind, name):
+    lines = f"kind = '{kind}'\n{name} = 1"
+    if name in ADAPTORS[kind]:
+        assert getattr(adaptor(tmp_path, lines), name) == 1
+        return
+    owners = " and ".join(other for other in ADAPTORS if name in ADAPTORS[other])
+    with pytest.raises(FormatError, match=f"'adaptor'.*{name} is a parameter of {owners}, and the kind is '{kind}'"):
+        adaptor(tmp_path, lines)
+
+
+@pytest.mark.parametrize(
+    ("lines", "field"),
+    [
+        ("kind = 'let-cells'", "adaptor.kind"),
+        ("kind = ['let-cell']", "adaptor.kind"),
+        ("kind = 'let-cell'\nepochs = 0", "adaptor.epochs"),
+        ("kind = 'let-cell'\nbatch_size = 1", "adaptor.batch_size"),
+        ("kind = 'let-cell'\ndtype = 'float16'", "adaptor.dtype"),
+        ("kind = 'let-cell'\npatience = 0", "adaptor.patience"),
+        ("kind = 'let-cell'\nvalidation = 1.0", "adaptor.validation"),
+        ("kind = 'let-cell'\nlocal = inf", "adaptor.local"),
+        ("kind = 'let-cell'\nstage = 0", "stage is 0"),
+        ("kind = 'let-hybrid'\ntopo = 0", "adaptor.topo"),
+        ("kind = 'let-hybrid'\nseed = 1", "adaptor.seed"),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused(tmp_path, lines, field):
+    with pytest.raises(FormatError) as caught:
+        adaptor(tmp_path, lines)
+    assert field in caught.value.message

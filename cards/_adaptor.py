@@ -1,0 +1,62 @@
+"""Stage 2 on the card: which head, and how its fit went."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ._frozen import Frozen, Scalar
+
+AdaptorKind = Literal["let-anchor", "let-cell", "let-hybrid"]
+"""``let-anchor`` is fitted on the anchors, which travel with the artifact; the others on cells, which do not."""
+
+
+class Convergence(Frozen):
+    """How a fit on cells went."""
+
+    terms: dict[str, float]
+    """Terms of the loss of the head before weighting, means over an epoch of the cells fitted on; none of weight 0."""
+    n_epochs: int = Field(ge=1)
+    """Epochs run."""
+    best_epoch: int = Field(ge=1)
+    """The epoch that the head is of, counted from 1; the last one where no cells were held out."""
+    stopped_early: bool
+    change: float | None
+    """Relative change of the loss over the last tenth of the epochs; null where there was one epoch."""
+    converged: bool
+    """Whether that is at most 0.01."""
+    n_train_cells: int = Field(ge=1)
+    n_validation_cells: int = Field(ge=0)
+    """Cells of the panel held out to stop by."""
+    validation_by: Literal["donor", "cell"] | None = None
+    """Whether whole donors were held out; null where nothing was."""
+    validation_loss: float | None = None
+    """Loss of the head on the cells held out."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Convergence:
+        if self.best_epoch > self.n_epochs:
+            raise ValueError(f"the best epoch is {self.best_epoch} of {self.n_epochs}")
+        held_out = self.n_validation_cells > 0
+        if held_out != (self.validation_by is not None) or held_out != (self.validation_loss is not None):
+            raise ValueError(f"{self.n_validation_cells} cells were held out, and their loss is {self.validation_loss}")
+        return self
+
+
+class Adaptor(Frozen):
+    """Stage 2: how the head was fitted."""
+
+    kind: AdaptorKind
+    n_components: int = Field(ge=1)
+    loss: float
+    beta: float
+    parameters: dict[str, Scalar]
+    convergence: Convergence | None = None
+    """Of a head fitted on cells."""
+
+    @model_validator(mode="after")
+    def _cells_tell_how_it_went(self) -> Adaptor:
+        if (self.kind == "let-anchor") != (self.convergence is None):
+            raise ValueError(f"convergence is told of heads fitted on cells, and only of them; this is {self.kind!r}")
+        return self

@@ -1,0 +1,193 @@
+"""Choosing operator and number of coordinates on the panel, and what the choice is worth where it saw nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards._card import Candidate, Choice, ChoiceRun, Operator
+from ..cards._errors import PanelError
+from ..gates._holdouts import Fold, HoldoutResult, group_folds, refit_holdouts
+from ..manifolds._features import apply_operator
+from ..manifolds._recipe import ChoiceRecipe, OperatorRecipe
+from ._interface import Job
+from ._operator import read_operator
+from ._prepare import Prepared
+
+READ_OVER_CELLS = ("attention_mean", "attention_value", "distilled")
+"""Kinds that differ with the cells they are read over."""
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A job whose recipe names what was chosen.
+
+    Attributes
+    ----------
+    job
+        With operator and number of coordinates in its recipe.
+    operator
+        As ``read_operator`` reads it.
+    entry
+        What the card says of it.
+    choice
+        How it was chosen.
+    """
+
+    job: Job
+    operator: Float32
+    entry: Operator
+    choice: Choice
+
+
+def choose(job: Job, recipe: ChoiceRecipe, prepared: Prepared, rng: np.random.Generator) -> Chosen:
+    """Choose among the candidates of a recipe, and score the choice on groups that took no part in it.
+
+    Parameters
+    ----------
+    job
+        What is made.
+    recipe
+        What is open to choice; the job's recipe names the rest.
+    prepared
+        Model, panel and cells.
+    rng
+        Draws starts of heads and what operators draw, the same for every candidate and group.
+
+    Raises
+    ------
+    PanelError
+        If the panel has too few donors to score any candidate.
+
+    Notes
+    -----
+    A candidate's score is that of the donor gate (``gates._holdouts``): heads refitted without each donor, Spearman
+    correlation over the pairs that touch it, mean over donors and starts. The best is chosen, the first of equals.
+
+    What that is worth is told by leaving out each study (each donor, in a panel of one study): operators are read over
+    the cells of the others alone, the rule is followed on their anchors alone, and a head of what it chooses is
+    scored on the pairs that touch the study. The rule and its nesting are our choice; the paper compares operators on
+    the panel it reports.
+    """
+    rule = _Rule.of(job, recipe, rng)
+    panel = prepared.panel
+    by_study = len(set(panel.study)) > 1
+    groups = group_folds(panel.study if by_study else panel.donor_ids)
+    advance = job.steps("choosing", len(groups) + 1) or (lambda _: None)
+    read = [
+        read_operator(_with(_apart(job, f"candidate-{place}"), asked), prepared, rule.operator_rng())
+        for place, asked in enumerate(rule.operators)
+    ]
+    operators = [operator for operator, _ in read]
+    everything = np.arange(len(panel.anchors))
+    made = rule.follow(prepared, operators, everything, left_out=None)
+    if made.chosen is None:
+        raise PanelError(
+            f"No candidate can be scored on {len(everything)} anchors of {len(set(panel.donor_ids))} donors.",
+            "Give cells of more donors, or name operator and n_components in the recipe.",
+        )
+    advance(1)
+    runs = []
+    for number, group in enumerate(groups):
+        rest = prepared.without_group(group.name, study=by_study)
+        without = list(operators)
+        for place, asked in enumerate(rule.operators):
+            if asked.kind in READ_OVER_CELLS:
+                apart = _apart(job, f"candidate-{place}-without-{number}")
+                without[place], _ = read_operator(_with(apart, asked), rest, rule.operator_rng())
+        run = rule.follow(prepared, without, np.setdiff1d(everything, group.held_out), left_out=group.name)
+        if run.chosen is not None:
+            outer = rule.score(prepared, without, run.chosen, everything, [group])
+            # a group can be too small to be scored on
+            run = run.model_copy(update={"left_out_score": outer.touching if outer.scores else None})
+        runs.append(run)
+        advance(1)
+    told = [run.left_out_score for run in runs if run.left_out_score is not None]
+    choice = Choice(
+        candidates=rule.candidates,
+        left_out_by="study" if by_study else "donor",
+        n_starts=rule.n_starts,
+        made=made,
+        runs=runs,
+        left_out_score=float(np.mean(told)) if told else None,
+    )
+    best, n_components = rule.pairs[made.chosen]
+    operator, entry = read[best]
+    return Chosen(_with(job, rule.operators[best], n_components), operator, entry, choice)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rule:
+    """Candidates, and how they are scored."""
+
+    job: Job
+    operators: Sequence[OperatorRecipe]
+    numbers: Sequence[int]
+    n_starts: int
+    operator_seed: int
+    start_seed: int
+
+    @classmethod
+    def of(cls, job: Job, recipe: ChoiceRecipe, rng: np.random.Generator) -> _Rule:
+        """Fill in what the recipe does not leave open, and draw the seeds."""
+        seeds = [int(child.integers(2**31)) for child in rng.spawn(2)]
+        operators = recipe.operators or [job.recipe.operator]
+        return cls(job, operators, recipe.n_components or [job.recipe.adaptor.n_components], recipe.n_starts, *seeds)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Place of the operator and number of coordinates of each candidate."""
+        return [(place, n) for place in range(len(self.operators)) for n in self.numbers]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """As the card calls them."""
+        return [Candidate(**self.operators[place].model_dump(), n_components=n) for place, n in self.pairs]
+
+    def operator_rng(self) -> np.random.Generator:
+        """Return the same numbers every time, so that operators differ by their cells alone."""
+        return np.random.default_rng(self.operator_seed)
+
+    def score(
+        self, prepared: Prepared, operators: list[Float32], candidate: int, kept: NDArray[np.intp], folds: list[Fold]
+    ) -> HoldoutResult:
+        """Refit heads of one candidate without each fold of the anchors kept."""
+        place, n_components = self.pairs[candidate]
+        return refit_holdouts(
+            apply_operator(prepared.panel.anchors[kept], operators[place]),
+            prepared.distances[np.ix_(kept, kept)],
+            folds,
+            replace(self.job.recipe.adaptor.settings(), n_components=n_components),
+            rng=np.random.default_rng(self.start_seed),
+            n_starts=self.n_starts,
+        )
+
+    def follow(
+        self, prepared: Prepared, operators: list[Float32], kept: NDArray[np.intp], *, left_out: str | None
+    ) -> ChoiceRun:
+        """Score every candidate on the anchors kept and take the best, if donors are enough to score any."""
+        donors = np.asarray(prepared.panel.donor_ids)[kept]
+        folds = group_folds(list(donors))
+        results = [self.score(prepared, operators, each, kept, folds) for each in range(len(self.pairs))]
+        scores = [None if result.undecided_because else result.touching for result in results]
+        known = [-np.inf if score is None else score for score in scores]
+        chosen = int(np.argmax(known)) if max(known) > -np.inf else None
+        return ChoiceRun(left_out=left_out, scores=scores, chosen=chosen)
+
+
+def _apart(job: Job, name: str) -> Job:
+    """Give a pass its own place for unfinished state, which belongs to one operator and its cells."""
+    return replace(job, work=None if job.work is None else job.work / name)
+
+
+def _with(job: Job, operator: OperatorRecipe, n_components: int | None = None) -> Job:
+    """Name operator and number of coordinates in the recipe of a job."""
+    changed: dict[str, object] = {"operator": operator}
+    if n_components is not None:
+        changed["adaptor"] = job.recipe.adaptor.model_copy(update={"n_components": n_components})
+    return replace(job, recipe=job.recipe.model_copy(update=changed))
