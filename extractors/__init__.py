@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ._interface import Job as Job
     from ._prepare import Prepared as Prepared
     from ._prepare import prepare as prepare
+    from ._reproduce import Reproduction as Reproduction
+    from ._reproduce import reproduce as reproduce
     from ._screen import screen as screen
     from .checkpoints._families import CheckpointReader as CheckpointReader
     from .checkpoints._families import read_checkpoint as read_checkpoint
@@ -33,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_fit_manifold": ["fit_manifold"],
         "_interface": ["Extractor", "Job"],
         "_prepare": ["Prepared", "prepare"],
+        "_reproduce": ["Reproduction", "reproduce"],
         "_screen": ["screen"],
         "checkpoints._families": ["CheckpointReader", "read_checkpoint"],
         "checkpoints._interface": ["Checkpoint", "HeadWeights", "InputScale", "PADDING"],

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import Head, Operator, Scalar
+from ..cards._card import Head, Operator
 from ..cards._errors import BadInputError
+from ..cards._frozen import Scalar
 from ._interface import Job
 from ._prepare import Prepared
 from .operators._attention import attention_mean

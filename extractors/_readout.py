@@ -15,8 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from ..cards._card import Scalar
 from ..cards._errors import PanelError
+from ..cards._frozen import Scalar
 from ..manifolds._recipe import ReadoutRecipe
 
 Float64 = NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..cards._evidence import Record, RungResult, conclude, judge, undecided
 from ..manifolds._let import LetSettings
-from ..manifolds._null_rulers import branch_surrogate, log10_placements, permuted_places
+from ..manifolds._null_rulers import BranchSurrogate, log10_placements
 from ..manifolds._ruler import StageRuler
 from ._floors import FLOORS, Floors, held_out_floors
 from ._permutation import null_summary, p_value, why_undecidable
@@ -57,7 +57,7 @@ def specific(
     Floors: held-out Spearman of random parts at least 0.5, of studies (donors where there is one study) and of branches
     at least 0.4. A ruler whose stages were shuffled passes the published thresholds of 0.2, and reaches 0.5 on random
     parts, but not all floors together. The branch-permuted null keeps all distances within branches; it is compared
-    with the surrogate in which every branch keeps its place, see ``branch_surrogate``.
+    with the surrogate in which every branch keeps its place, see ``BranchSurrogate``.
     """
     floor_rng, ruler_rng, negative_rng, branch_rng = np.random.default_rng(seed).spawn(4)
     own = held_out_floors(data, settings, rng=floor_rng, n_repeats=10, n_starts=10)
@@ -137,13 +137,13 @@ def _branch_record(
         return undecided(gate, reason)
     split_rng, observed_rng, null_rng = rng.spawn(3)
     statistic = RefittedStatistic(data.features, settings, rng=split_rng)
-    own = branch_surrogate(ruler, data.stage)
+    own = BranchSurrogate(ruler).distances(data.stage)
     observed = float(statistic.of(own[None], [observed_rng])[0])
     null = np.empty(n_permutations)
     for first in range(0, n_permutations, _BATCH):
         children = null_rng.spawn(min(_BATCH, n_permutations - first))
         targets = np.stack(
-            [branch_surrogate(ruler, data.stage, permuted_places(data.branch, rng=child)) for child in children]
+            [ruler.branch_permuted(rng=child, branches=data.branch).distances(data.stage) for child in children]
         )
         null[first : first + len(children)] = statistic.of(targets, children)
         if progress is not None:

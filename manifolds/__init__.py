@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from ._let import fit_let as fit_let
     from ._let import fit_let_batch as fit_let_batch
     from ._manifold import Manifold as Manifold
+    from ._null_rulers import BranchSurrogate as BranchSurrogate
     from ._panel import Panel as Panel
     from ._panel import PanelCells as PanelCells
     from ._panel import build_panel as build_panel
     from ._panel import read_panel_cells as read_panel_cells
     from ._panel_file import read_panel as read_panel
     from ._panel_file import write_panel as write_panel
+    from ._panel_folder import write_panels as write_panels
     from ._panel_overlap import check_overlap as check_overlap
     from ._panel_spec import PanelSet as PanelSet
     from ._panel_spec import PanelSpec as PanelSpec
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ._panel_spec import read_panel_set as read_panel_set
     from ._recipe import Recipe as Recipe
     from ._recipe import read_recipe as read_recipe
+    from ._recipe import recipe_folder as recipe_folder
     from ._ruler import Edge as Edge
     from ._ruler import Stage as Stage
     from ._ruler import StageRuler as StageRuler
@@ -45,11 +48,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_let": ["LetHead", "LetSettings", "fit_let", "fit_let_batch"],
         "_manifold": ["Manifold"],
         "_labels": ["LabelTable", "read_label_table"],
+        "_null_rulers": ["BranchSurrogate"],
         "_panel": ["Panel", "PanelCells", "build_panel", "read_panel_cells"],
         "_panel_file": ["read_panel", "write_panel"],
+        "_panel_folder": ["write_panels"],
         "_panel_overlap": ["check_overlap"],
         "_panel_spec": ["PanelSet", "PanelSpec", "build_panels", "read_panel_set"],
-        "_recipe": ["Recipe", "read_recipe"],
+        "_recipe": ["Recipe", "read_recipe", "recipe_folder"],
         "_ruler": ["Edge", "Stage", "StageRuler", "read_stage_ruler"],
         "_transform_file": ["transform_file"],
     },

@@ -4,11 +4,69 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._ruler import StageRuler
+from ..cards._errors import BadInputError
+
+if TYPE_CHECKING:
+    from ._ruler import StageRuler
+
+
+@dataclass(frozen=True)
+class BranchSurrogate:
+    """A ruler in which each branch, kept whole, grows at its own place or where another branch does.
+
+    ``StageRuler.branch_permuted`` draws one; ``BranchSurrogate(ruler)``, in which every branch keeps its place, is what
+    drawn ones are to be compared with.
+
+    Attributes
+    ----------
+    ruler
+        The graph.
+    places
+        For each branch that moves the one whose place it takes; a branch that is not named keeps its own.
+
+    Raises
+    ------
+    BadInputError
+        If a branch is unknown, or the places are not those of the branches that move, each taken once.
+
+    Examples
+    --------
+    >>> from manifoldzoo.manifolds import BranchSurrogate, Edge, Stage, StageRuler
+    >>> stages = [Stage(name, name, "", name[0]) for name in ("a1", "b1", "b2", "c1")]
+    >>> edges = [Edge("b1", "a1", "made"), Edge("b2", "b1", "made"), Edge("c1", "b2", "made")]
+    >>> ruler = StageRuler("line", "1", tuple(stages), tuple(edges), "a1")
+    >>> BranchSurrogate(ruler).distances(["a1", "b2", "c1"]).astype(int).tolist()
+    [[0, 2, 3], [2, 0, 3], [3, 3, 0]]
+    >>> BranchSurrogate(ruler, {"b": "c", "c": "b"}).distances(["a1", "b2", "c1"]).astype(int).tolist()
+    [[0, 4, 1], [4, 0, 3], [1, 3, 0]]
+    """
+
+    ruler: StageRuler
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_branches(self.ruler, self.places)
+        if sorted(self.places) != sorted(self.places.values()):
+            raise BadInputError(
+                f"The places {sorted(self.places.values())} are not those of the branches {sorted(self.places)}.",
+                "Let every branch take the place of one of them, each once.",
+            )
+
+    def distances(self, stages: Sequence[str]) -> NDArray[np.float64]:
+        """Count the steps between stages, float64 ``(n, n)``; see ``branch_surrogate`` for the formula.
+
+        Raises
+        ------
+        BadInputError
+            If a stage is unknown, with the nearest names.
+        """
+        return branch_surrogate(self.ruler, stages, self.places)
 
 
 def branch_entries(ruler: StageRuler, branches: Sequence[str]) -> dict[str, str]:
@@ -65,3 +123,13 @@ def permuted_places(branches: Sequence[str], *, rng: np.random.Generator) -> dic
 def log10_placements(branches: Sequence[str]) -> float:
     """Count the ways to permute the branches, as a decimal logarithm."""
     return math.lgamma(len(set(branches)) + 1) / math.log(10)
+
+
+def check_branches(ruler: StageRuler, branches: Mapping[str, str] | Sequence[str]) -> None:
+    """Refuse branches that a ruler does not have."""
+    known = {stage.branch for stage in ruler.stages}
+    for name in branches:
+        if name not in known:
+            raise BadInputError(
+                f"The ruler {ruler.name!r} has no branch {name!r}.", f"Its branches are {', '.join(sorted(known))}."
+            )

@@ -86,6 +86,23 @@ def panel_manifest(panel: Panel, min_cells: int) -> PanelManifest:
     )
 
 
+def panel_header(panel: BuiltPanel) -> PanelHeader:
+    """Say all that a panel file says of itself: what was asked for, ruler, labels and members, and the manifest."""
+    built, spec = panel.panel, panel.spec.portable
+    return PanelHeader(
+        spec=spec,
+        spec_digest=spec.digest,
+        ruler=panel.ruler,
+        ruler_digest=panel.ruler_digest,
+        labels=[(*key, stage, panel.labels.ontology.get(key, "")) for key, stage in panel.labels.stages.items()],
+        labels_file=Path(panel.labels.path).name,
+        labels_digest=panel.labels.digest,
+        members_digest=panel.members.digest,
+        missing_genes=[list(file.missing_genes) for file in built.files],
+        manifest=panel_manifest(built, panel.spec.min_cells),
+    )
+
+
 def write_panel(panel: BuiltPanel, path: Path) -> None:
     """Write a panel to one ``.h5ad`` file, whole or not at all.
 
@@ -106,20 +123,7 @@ def write_panel(panel: BuiltPanel, path: Path) -> None:
     -----
     Equal panels make equal bytes, with the same versions of anndata and HDF5.
     """
-    built, spec = panel.panel, panel.spec.portable
-    header = PanelHeader(
-        spec=spec,
-        spec_digest=spec.digest,
-        ruler=panel.ruler,
-        ruler_digest=panel.ruler_digest,
-        labels=[(*key, stage, panel.labels.ontology.get(key, "")) for key, stage in panel.labels.stages.items()],
-        labels_file=Path(panel.labels.path).name,
-        labels_digest=panel.labels.digest,
-        members_digest=panel.members.digest,
-        missing_genes=[list(file.missing_genes) for file in built.files],
-        manifest=panel_manifest(built, panel.spec.min_cells),
-    )
-    said = canonical_json(header.model_dump(mode="json"))
+    built, said = panel.panel, canonical_json(panel_header(panel).model_dump(mode="json"))
     obs = pd.DataFrame(
         {name: pd.Categorical(getattr(built, name)) for name in _DESCRIBED} | {"n_cells": built.n_cells},
         index=[str(number) for number in range(len(built.anchors))],

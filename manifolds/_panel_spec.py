@@ -18,9 +18,9 @@ from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, canonical_json, sha256_bytes
 from ._count_file import PanelReading, list_cells
 from ._labels import LabelTable, assign_stages, read_label_table
-from ._panel import Panel, Progress, build_panel
+from ._panel import Panel, Progress, build_panel, gene_names
 from ._panel_overlap import PanelMembers, Role, check_overlap, read_panel_members
-from ._recipe import recipe_folder
+from ._recipe import read_recipe, recipe_folder, table_folder
 from ._ruler import StageRuler
 
 Column = Literal["dataset", "donor", "tissue", "cell_type"]
@@ -182,14 +182,25 @@ class _Planned:
         return self.spec.role
 
 
-def read_panel_set(path: Path) -> PanelSet:
+def read_panel_set(path: str | Path) -> PanelSet:
     """Read a panel specification, TOML or YAML by its suffix.
+
+    Parameters
+    ----------
+    path
+        The file; or, a bare name without a suffix, that of the bundled recipe of this name, or of its base.
 
     Raises
     ------
     FormatError
         If there is none, or naming the first field at fault.
+    NotFoundError
+        If no recipe of that name is bundled.
     """
+    if not Path(path).suffix and len(Path(path).parts) == 1:
+        own = recipe_folder(str(path)) / "panels.toml"
+        path = own if own.is_file() else bundled_tables(str(path)) / "panels.toml"
+    path = Path(path)
     readers: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".yaml": yaml.safe_load, ".yml": yaml.safe_load}
     if path.suffix.lower() not in readers:
         raise FormatError(f"{path} is neither TOML nor YAML by its suffix.", "Name it .toml, .yaml or .yml.")
@@ -214,7 +225,7 @@ def build_panels(
     spec: PanelSet,
     *,
     data: Path | None = None,
-    genes: Sequence[str],
+    genes: Sequence[str] | None = None,
     ruler: StageRuler,
     names: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -228,7 +239,8 @@ def build_panels(
     data
         Folder of the files, before that of the specification.
     genes
-        Symbols of all panels; a gene that a file lacks counts as 0 there and is listed.
+        Symbols of all panels; a gene that a file lacks counts as 0 there and is listed. ``None`` takes those that every
+        file of the specification measures, sorted.
     ruler
         Its stages are those of the label tables, and those that are assigned.
     names
@@ -243,7 +255,8 @@ def build_panels(
     Raises
     ------
     PanelError
-        If a file or a panel of that name is missing, panels overlap (see ``check_overlap``), or as ``build_panel``.
+        If a file or a panel of that name is missing, panels overlap (see ``check_overlap``), the files share no gene
+        where none are named, or as ``build_panel``.
     FormatError, ScaleError, BadInputError
         As ``read_label_table`` and ``build_panel``.
 
@@ -258,12 +271,48 @@ def build_panels(
             raise PanelError(f"The specification has no panel {name!r}.", f"Its panels are {', '.join(known)}.")
     planned = [_plan(panel, spec.folder, data, ruler) for panel in spec.panels]
     check_overlap(planned).require()
+    genes = _shared_genes(planned) if genes is None else genes
     return {plan.name: _build(plan, genes, ruler, progress) for plan in planned if names is None or plan.name in names}
+
+
+def find_panel_files(spec: PanelSpec, folder: Path, data: Path | None) -> tuple[Path, ...]:
+    """Find the files of a panel in the data folder, or else in that of the specification.
+
+    Raises
+    ------
+    PanelError
+        If one is in neither.
+    """
+    return tuple(_find(file, [data, folder]) for file in spec.files)
+
+
+def bundled_tables(recipe: str) -> Path:
+    """Folder of the labels and the ruler of a bundled recipe.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such recipe.
+    """
+    folder = recipe_folder(recipe)
+    return table_folder(read_recipe(folder), folder)
+
+
+def _shared_genes(planned: Sequence[_Planned]) -> tuple[str, ...]:
+    """Genes that every file of some panels measures, sorted."""
+    known = [set(gene_names(path, reading=plan.spec.reading)) for plan in planned for path in plan.paths]
+    shared = sorted(set.intersection(*known))
+    if not shared:
+        raise PanelError(
+            f"The {len(known)} files of the panels share no gene.",
+            "Are all named alike, by symbols or by Ensembl ids? `gene_column` names another column of var.",
+        )
+    return tuple(shared)
 
 
 def _plan(spec: PanelSpec, folder: Path, data: Path | None, ruler: StageRuler) -> _Planned:
     """Find the files of a panel, and its cells."""
-    paths = tuple(_find(file, [data, folder]) for file in spec.files)
+    paths = find_panel_files(spec, folder, data)
     table = _read_labels(spec.labels, [folder, data]) if spec.labels else None
     if spec.stages == "assigned":
         cells = list_cells(paths, spec.reading)[["dataset", "cell_type"]].drop_duplicates()
@@ -305,4 +354,4 @@ def _find(name: str, folders: Sequence[Path | None]) -> Path:
 
 def _read_labels(name: str, folders: Sequence[Path | None]) -> LabelTable:
     """Read a label table of the user's, or that of a bundled recipe."""
-    return read_label_table(_find(name, folders) if Path(name).suffix else recipe_folder(name) / "labels.tsv")
+    return read_label_table(_find(name, folders) if Path(name).suffix else bundled_tables(name) / "labels.tsv")

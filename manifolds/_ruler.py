@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..cards._errors import BadInputError, FormatError
 from ..cards._names import canonical_json, sha256_bytes
+from ._null_rulers import BranchSurrogate, permuted_places
 
 STAGES, EDGES = "stages.tsv", "edges.tsv"
 
@@ -179,9 +180,15 @@ class StageRuler:
         )
 
     def relabelled(self, *, rng: np.random.Generator) -> StageRuler:
-        """Return the paired null ruler: the same graph with stage identities and branches shuffled together.
+        """Return the paired null ruler: the same graph with stages shuffled over its nodes.
 
-        Distances have the same distribution, but between the wrong stages; a gate that accepts it proves nothing.
+        Distances and depths have the same distribution, but between the wrong stages; a gate that accepts it proves
+        nothing. Branches stay where they are in the graph, so that the stages they are made of are others.
+
+        Parameters
+        ----------
+        rng
+            Draws the shuffle.
         """
         order = rng.permutation(len(self.stages))
         new = {stage.id: self.stages[order[i]].id for i, stage in enumerate(self.stages)}
@@ -189,6 +196,28 @@ class StageRuler:
         stages = tuple(replace(entries[new[stage.id]], branch=stage.branch) for stage in self.stages)
         edges = tuple(Edge(new[edge.child], new[edge.parent], edge.source) for edge in self.edges)
         return StageRuler(f"{self.name}-relabelled", self.version, stages, edges, new[self.root])
+
+    def branch_permuted(self, *, rng: np.random.Generator, branches: Sequence[str] | None = None) -> BranchSurrogate:
+        """Return the structure-preserving null: each branch is kept whole and grows where another one does.
+
+        Distances within a branch stay as they are, so that a gate that prefers the ruler to this knows how branches
+        lie to each other. It is to be compared with ``BranchSurrogate(ruler)``, not with the ruler itself: between
+        branches both count the way through the entries of the branches.
+
+        Parameters
+        ----------
+        rng
+            Draws which branch takes the place of which; some may keep their own.
+        branches
+            Branches that are permuted, repeats allowed, such as those of a panel; by default all.
+
+        Raises
+        ------
+        BadInputError
+            If a branch is unknown.
+        """
+        moved = [stage.branch for stage in self.stages] if branches is None else branches
+        return BranchSurrogate(self, permuted_places(moved, rng=rng))
 
     def _index(self, stages: Sequence[str]) -> NDArray[np.int64]:
         """Index of stages, or an error with the nearest names."""

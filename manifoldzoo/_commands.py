@@ -12,6 +12,8 @@ import typer
 from ._making import extract, publish, screen, validate
 from ._options import Debug, Json, Offline, Out, Ref, Refs
 from ._output import emit, plain, reporting, size, table
+from ._panels import panel
+from ._reproducing import reproduce
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,7 +172,7 @@ def transform(
     emit(told, lambda console: console.print(said, markup=False), as_json=json_)
 
 
-for command in (extract, screen, validate, publish):
+for command in (panel, extract, screen, validate, reproduce, publish):
     app.command()(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ import typer
 from ._options import (
     Cells,
     ControlSeed,
+    Data,
     Debug,
     Destroyed,
     Family,
@@ -55,9 +56,10 @@ def extract(
     control: Destroyed = None,
     control_seed: ControlSeed = 0,
     panels: Annotated[
-        Path | None, typer.Option(help="Panel specification; its panels travel along for rungs 4 and 5.")
+        Path | None,
+        typer.Option(help="Panel specification, or a bundled recipe's by name; they travel along for rungs 4 and 5."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the files that the specification names.")] = None,
+    data: Data = None,
     untrained: Annotated[
         int, typer.Option(min=0, help="Untrained models to compare with on rung 6, which needs five.")
     ] = 0,
@@ -70,6 +72,8 @@ def extract(
     """
     from .extractors._extract import extract as make
     from .manifolds._figure import draw_anchors
+    from .manifolds.plots._save import save_axes
+    from .manifolds.plots._stage_graph import stage_graph
 
     with unfinished_work(output) as work, reporting(f"extract {recipe}") as progress:
         manifold = make(
@@ -90,6 +94,7 @@ def extract(
         )
         manifold.save(output)
     draw_anchors(manifold, output / "figures" / "anchors.png")
+    save_axes(stage_graph(manifold), output / "figures" / "stages.png")
     told = {"reference": f"{manifold.name}@{manifold.version}", "digest": manifold.digest, "folder": str(output)}
     # a relative folder without ./ would be taken for a name or a Hub repository
     where = output if output.is_absolute() else f"./{output}"
@@ -146,7 +151,9 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Recompute the evidence of a manifold, rung by rung; status 1 if a rung does not pass."""
+    from .cards._errors import MissingExtraError
     from .cards._evidence import rung_reached
+    from .gates._figure_files import draw_run
     from .gates._ladder import validate as climb
     from .registry._evidence_files import add_evidence, write_readme
     from .registry._resolve import locate, read_location
@@ -157,6 +164,9 @@ def validate(
         run = climb(manifold, through=through, progress=progress)
     if save and location.store == "folder":
         add_evidence(location.folder, run)
+        # evidence is worth keeping without figures
+        with suppress(MissingExtraError):
+            draw_run(run, location.folder / "figures")
         write_readme(location.folder, manifold)
     told: dict[str, Any] = {"reference": run.reference, "rung_reached": rung_reached(run.rungs)}
     told |= {"digest": run.artifact_digest, "seconds": run.seconds}

@@ -29,7 +29,7 @@ HEAVY = (
 def test_public_names() -> None:
     assert len(mz.__all__) <= 25
     assert {"load", "validate", "publish", "verify", "lock", "Manifold", "Card", "ZooError"} <= set(mz.__all__)
-    needs_torch = set() if find_spec("torch") else {"extract", "screen"}
+    needs_torch = set() if find_spec("torch") else {"extract", "reproduce", "screen"}
     for name in set(mz.__all__) - needs_torch:
         assert getattr(mz, name).__doc__, name
     assert set(mz.__all__) <= set(dir(mz))
