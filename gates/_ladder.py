@@ -95,7 +95,7 @@ def let_settings(manifold: Manifold) -> LetSettings:
     Raises
     ------
     FormatError
-        If the card does not give them all as numbers.
+        If the card does not give them all, or one that there is not.
     BadInputError
         If the head was not fitted on anchors.
     """
@@ -108,12 +108,17 @@ def let_settings(manifold: Manifold) -> LetSettings:
         if not isinstance(value, int | float):
             raise FormatError(f"The card of {manifold.name!r} gives the head the {key} {value!r}, expected a number.")
         given[key] = value
+    # cards of format 1 know no other
+    schedule = adaptor.parameters.get("schedule", "constant")
+    if schedule not in ("constant", "cosine"):
+        raise FormatError(f"The card of {manifold.name!r} gives the head the schedule {schedule!r}.")
     return LetSettings(
         n_components=adaptor.n_components,
         alpha=float(given["alpha"]),
         n_steps=int(given["n_steps"]),
         learning_rate=float(given["learning_rate"]),
         scale_floor=float(given["scale_floor"]),
+        schedule=schedule,
     )
 
 

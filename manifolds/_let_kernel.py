@@ -175,7 +175,7 @@ def unpack(flat: Array, d: int) -> tuple[Array, Array, Array]:
 
 
 def optimise(
-    rows: Array, targets: Array, flat: Array, d: int, alpha: float, n_steps: int, learning_rate: float
+    rows: Array, targets: Array, flat: Array, d: int, alpha: float, rates: NDArray[np.float64]
 ) -> None:
     """Take Adam steps (Kingma & Ba 2015, their decay rates) from the start in ``flat``, in place.
 
@@ -187,15 +187,17 @@ def optimise(
         Target distances, shape (B, n, n).
     flat
         Parameters, shape (B, d r + r + 1), see :func:`unpack`.
-    d, alpha, n_steps, learning_rate
+    d, alpha
         As in the settings of a LET fit.
+    rates
+        Step size of every step, shape (n_steps,).
     """
     layout = PairLayout.of(targets)
     columns = np.ascontiguousarray(rows.swapaxes(-1, -2))
     gradient, first, second, scratch = (np.zeros_like(flat) for _ in range(4))
     parameters, parts = unpack(flat, d), unpack(gradient, d)
     decay_1, decay_2 = _ADAM_DECAY
-    for step in range(1, n_steps + 1):
+    for step, rate in enumerate(rates.tolist(), 1):
         let_gradient(rows, columns, layout, *parameters, float(alpha), out=parts)
         first *= decay_1
         first += np.multiply(gradient, 1 - decay_1, out=scratch)
@@ -205,7 +207,7 @@ def optimise(
         np.sqrt(np.multiply(second, 1 / (1 - decay_2**step), out=scratch), out=scratch)
         scratch += _ADAM_EPSILON
         np.divide(first, scratch, out=scratch)
-        scratch *= learning_rate / (1 - decay_1**step)
+        scratch *= rate / (1 - decay_1**step)
         flat -= scratch
 
 

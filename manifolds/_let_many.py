@@ -112,7 +112,7 @@ def fit_let_many(
         flat = np.tile(start, (len(rows), 1))
         targets = np.broadcast_to(fitted_target, (len(rows), rank, rank))
         fitted = np.ascontiguousarray(rows[:, index])
-        optimise(fitted, targets, flat, d, settings.alpha, settings.n_steps, settings.learning_rate)
+        optimise(fitted, targets, flat, d, settings.alpha, settings.rates())
         weights, bias, _ = unpack(flat, d)
         latents[part] = (rows - bias[:, None, :]) @ weights.transpose(0, 2, 1)
     return latents

@@ -14,7 +14,7 @@ from ..cards._card import Citation, Combination, Licence, OperatorKind, Text
 from ..cards._errors import FormatError, NotFoundError
 from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
-from ._let import LetSettings
+from ._let import LetSettings, Schedule
 
 HEADLESS = ("distilled", "expression")
 """Kinds of operator that are not read head by head."""
@@ -34,7 +34,7 @@ _ON_CELLS = {
     "validation": 0.1,
 }
 ADAPTORS: dict[str, dict[str, Any]] = {
-    "let-anchor": {"learning_rate": 0.02, "alpha": 0.01, "n_steps": 150},
+    "let-anchor": {"learning_rate": 0.02, "alpha": 0.01, "n_steps": 150, "schedule": "constant"},
     "let-cell": _ON_CELLS,
     "let-hybrid": _ON_CELLS | {"topo": 0.03, "compact": 0.015},
 }
@@ -89,6 +89,7 @@ class AdaptorRecipe(Frozen):
     learning_rate: float = Field(default=0.02, gt=0)
     alpha: float | None = Field(default=None, ge=0)
     n_steps: int | None = Field(default=None, ge=1)
+    schedule: Schedule | None = None
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=2)
     stage: float | None = Field(default=None, ge=0)
