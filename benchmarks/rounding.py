@@ -1,8 +1,8 @@
 """How far a head moves when its operator changes by as much as another processor's arithmetic changes it.
 
-Another processor adds numbers in another order. The script changes every entry of a bundled operator by a relative 6e-7,
-about what PyTorch's plain kernels do to it, fits the head to both on the artifact's own anchors, and prints the largest
-change of a coordinate in units of the tolerance that the card declares, over some starts, as a Markdown table.
+Another processor adds numbers in another order. The script changes every entry of a bundled operator by a relative
+6e-7, about what PyTorch's plain kernels do to it, fits the head to both on the artifact's own anchors, and prints the
+largest change of a coordinate in units of the tolerance that the card declares, over some starts, as a Markdown table.
 """
 
 from __future__ import annotations

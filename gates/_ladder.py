@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ..cards._card import AnchorEntry, BesidePanel
 from ..cards._errors import BadInputError, FormatError, ZooError
 from ..cards._evidence import RUNG_NAMES, EvidenceRun, RungResult, conclude, not_run, undecided
 from ..manifolds._features import apply_operator
-from ..manifolds._let import LetSettings
+from ..manifolds._let import LetSettings, Schedule
 from ..manifolds._manifold import Manifold
 from ._as_shipped import as_shipped
 from ._comparators import Comparator, comparators
@@ -109,16 +110,17 @@ def let_settings(manifold: Manifold) -> LetSettings:
             raise FormatError(f"The card of {manifold.name!r} gives the head the {key} {value!r}, expected a number.")
         given[key] = value
     # cards of format 1 know no other
-    schedule = adaptor.parameters.get("schedule", "constant")
-    if schedule not in ("constant", "cosine"):
-        raise FormatError(f"The card of {manifold.name!r} gives the head the schedule {schedule!r}.")
+    told = adaptor.parameters.get("schedule", "constant")
+    schedules: dict[Any, Schedule] = {each: each for each in get_args(Schedule)}
+    if told not in schedules:
+        raise FormatError(f"The card of {manifold.name!r} gives the head the schedule {told!r}.")
     return LetSettings(
         n_components=adaptor.n_components,
         alpha=float(given["alpha"]),
         n_steps=int(given["n_steps"]),
         learning_rate=float(given["learning_rate"]),
         scale_floor=float(given["scale_floor"]),
-        schedule=schedule,
+        schedule=schedules[told],
     )
 
 

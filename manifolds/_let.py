@@ -31,9 +31,9 @@ class LetSettings:
     n_steps, learning_rate
         Adam steps and step size, fixed in number so that every permutation gets the same effort; our choice.
     schedule
-        Of the step size: ``constant``, or ``cosine``, which takes it to zero (Loshchilov & Hutter 2017). With a constant
-        one a rounding error grows by orders of magnitude before the last step, so that another processor finds another
-        head.
+        Of the step size: ``constant``, or ``cosine``, which takes it to zero (Loshchilov & Hutter 2017). With a
+        constant one a rounding error grows by orders of magnitude before the last step, so that another processor finds
+        another head.
     scale_floor
         Floor of the per-feature scale, as a fraction of the median standard deviation of the features that vary in
         the training rows; our choice. Without it a feature that barely varies in the training rows dominates
@@ -62,7 +62,6 @@ class LetSettings:
             value = getattr(self, name)
             if not np.isfinite(value) or value < 0 or (value == 0 and name != "alpha"):
                 raise BadInputError(f"{name} is {value}, expected a finite positive number.")
-
 
     def rates(self) -> Floats:
         """Step size of every step, ``(n_steps,)``; ``cosine`` is ``(1 + cos(pi t / n_steps)) / 2`` of the first one."""
