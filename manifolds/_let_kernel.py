@@ -174,9 +174,7 @@ def unpack(flat: Array, d: int) -> tuple[Array, Array, Array]:
     return flat[:, : d * rank].reshape(len(flat), d, rank), flat[:, d * rank : -1], flat[:, -1]
 
 
-def optimise(
-    rows: Array, targets: Array, flat: Array, d: int, alpha: float, rates: NDArray[np.float64]
-) -> None:
+def optimise(rows: Array, targets: Array, flat: Array, d: int, alpha: float, rates: NDArray[np.float64]) -> None:
     """Take Adam steps (Kingma & Ba 2015, their decay rates) from the start in ``flat``, in place.
 
     Parameters
