@@ -31,6 +31,8 @@ def shown(notebook):
 
 def test_it_runs_and_shows_what_the_page_shows(kept, tmp_path, monkeypatch):
     pytest.importorskip("torch")
+    # where Jupyter keeps what it keeps
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     again = nbformat.read(NOTEBOOK, as_version=4)
