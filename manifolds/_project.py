@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from ._familiarity import Familiarity, familiarity
 from ._genes import Alignment
 from ._scale import Scale, check_finite, log_normalise, stored_values
+from ._stored_rows import Rows, StoredRows
 
 if TYPE_CHECKING:
     from ._manifold import Manifold
 
 CHUNK = 16_384
-# a block holds at most CHUNK times this many values, stored or dense
+"""Most cells of a piece."""
+# a block of dense rows or of columns holds at most CHUNK times this many values
 _WIDTH = 1_024
+# a piece of sparse rows: small enough for the caches of the processor
+_STORED = 1 << 20
+# numba, and what it compiles, take more time than they spare on fewer cells
+_MANY = 65_536
 
 Progress = Callable[[int], None]
 Float32 = NDArray[np.float32]
+Take = Callable[[int, Float32], None]
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,47 +98,36 @@ class Projection:
         return np.hstack([linear, np.asarray(squared @ self.squares, dtype=np.float32)])
 
 
-def project_matrix(matrix: Any, projection: Projection, scale: Scale, progress: Progress | None = None) -> Float32:
+def project_matrix(
+    matrix: Any, projection: Projection, scale: Scale, take: Take, progress: Progress | None = None
+) -> None:
     """Place and score the cells of a matrix of any kind, in pieces, checking every value on the way.
 
     Parameters
     ----------
     matrix
-        Dense, CSR, CSC, backed dense, backed CSR, backed CSC or Dask, ``(n_cells, n_columns)``.
+        Dense, CSR, CSC, backed dense, backed CSR, backed CSC or Dask, ``(n_cells, n_columns)``. A Dask array is
+        computed block by block on its own scheduler.
     projection
         On the same columns.
     scale
         Of the values.
+    take
+        Called with the first cell of a piece and what was found of its cells, ``(n, projection.n_outputs)`` float32;
+        pieces come in any order, and from several threads at a time. Pieces depend on the matrix only, so what is
+        found is the same for any number of threads.
     progress
         Called with the number of cells just done.
-
-    Returns
-    -------
-    Float32 ``(n_cells, projection.n_outputs)``. A Dask array is computed block by block on its own scheduler.
     """
     if hasattr(matrix, "dask"):
-        return _project_dask(matrix, projection, scale)
-    if isinstance(matrix, CSCDataset) or (sparse.issparse(matrix) and matrix.format == "csc"):
-        return _project_columns(matrix, projection, scale, progress)
-    if sparse.issparse(matrix) and matrix.format != "csr":
-        matrix = matrix.tocsr()
-    placed = np.empty((matrix.shape[0], projection.n_outputs), dtype=np.float32)
-    # a row of a dense matrix holds every gene, so as many rows as of a sparse one could fill the memory
-    dense = not sparse.issparse(matrix) and not isinstance(matrix, CSRDataset)
-    height = max(1, min(CHUNK, CHUNK * _WIDTH // matrix.shape[1])) if dense else CHUNK
-
-    def project(start: int) -> int:
-        stop = min(start + height, len(placed))
-        placed[start:stop] = projection.finish(_project_block(_rows(matrix, start, stop), projection, scale))
-        return stop - start
-
-    # scipy's sparse products release the interpreter lock, so that one thread multiplies while another reads; BLAS
-    # has threads of its own
-    with ThreadPoolExecutor(1 if dense else n_threads()) as pool:
-        for n_done in pool.map(project, range(0, len(placed), height)):
-            if progress is not None:
-                progress(n_done)
-    return placed
+        _hand_over(_project_dask(matrix, projection, scale), take, progress)
+    elif isinstance(matrix, CSCDataset) or (sparse.issparse(matrix) and matrix.format == "csc"):
+        _hand_over(_project_columns(matrix, projection, scale), take, progress)
+    elif sparse.issparse(matrix) or isinstance(matrix, CSRDataset):
+        is_csr = isinstance(matrix, CSRDataset) or matrix.format == "csr"
+        _project_rows(StoredRows.of(matrix if is_csr else matrix.tocsr()), projection, scale, take, progress)
+    else:
+        _project_dense(matrix, projection, scale, take, progress)
 
 
 def n_threads() -> int:
@@ -145,14 +144,85 @@ def _spread(values: NDArray[np.floating], columns: NDArray[np.integer], n_column
     return spread
 
 
-def _rows(matrix: Any, start: int, stop: int) -> Any:
-    """Rows of a matrix, without a copy where it is CSR in memory and the piece is not small."""
-    if not sparse.issparse(matrix):
-        return matrix[start:stop]
-    low, high = matrix.indptr[start], matrix.indptr[stop]
-    # built from views: scipy's own row slicing copies data and indices
-    view = (matrix.data[low:high], matrix.indices[low:high], matrix.indptr[start : stop + 1] - low)
-    return sparse.csr_matrix(view, shape=(stop - start, matrix.shape[1]), copy=False)
+def _project_rows(
+    stored: StoredRows, projection: Projection, scale: Scale, take: Take, progress: Progress | None
+) -> None:
+    """Place rows of a CSR matrix, one thread reading while another multiplies."""
+    place = _placing(projection, scale, many=stored.shape[0] >= _MANY)
+
+    def project(piece: tuple[int, NDArray[np.int64]]) -> int:
+        rows = stored.read(*piece)
+        take(rows.start, place(rows))
+        return len(rows)
+
+    _in_threads(project, stored.pieces(CHUNK, _STORED), stored.shape[0], progress)
+
+
+def _placing(projection: Projection, scale: Scale, *, many: bool) -> Callable[[Rows], Float32]:
+    """What checks and places rows: compiled for many of them, products of scipy for a few."""
+
+    def multiply(rows: Rows) -> Float32:
+        return projection.finish(_project_block(rows.matrix(), projection, scale))
+
+    if not many:
+        return multiply
+    # here, so that those with a few cells need not wait for numba
+    from ._place_rows import PlacingTable, log_normalise_rows
+
+    table = PlacingTable.of(projection)
+    if table is None:
+        return multiply
+
+    def place(rows: Rows) -> Float32:
+        check_finite(rows.data)
+        values = log_normalise_rows(rows) if scale == "counts" else rows.data.astype(np.float32, copy=False)
+        return table.place(rows, values)
+
+    return place
+
+
+def _project_dense(matrix: Any, projection: Projection, scale: Scale, take: Take, progress: Progress | None) -> None:
+    """Place rows of a dense matrix, one piece after the other: BLAS has threads of its own."""
+    # a row holds every gene, so as many rows as of a sparse matrix could fill the memory
+    height = max(1, min(CHUNK, CHUNK * _WIDTH // matrix.shape[1]))
+    for start in range(0, matrix.shape[0], height):
+        block = matrix[start : start + height]
+        take(start, projection.finish(_project_block(block, projection, scale)))
+        if progress is not None:
+            progress(block.shape[0])
+
+
+def _hand_over(placed: Float32, take: Take, progress: Progress | None) -> None:
+    """Hand what was found of all cells over in pieces."""
+
+    def hand(start: int) -> int:
+        take(start, placed[start : start + CHUNK])
+        return len(placed[start : start + CHUNK])
+
+    _in_threads(hand, range(0, len(placed), CHUNK), len(placed), progress)
+
+
+def _in_threads(work: Callable[[Piece], int], pieces: Iterable[Piece], n_rows: int, progress: Progress | None) -> None:
+    """Work on pieces, in threads where there are several, never asking for many pieces ahead."""
+
+    def done(n_cells: int) -> None:
+        if progress is not None:
+            progress(n_cells)
+
+    if n_rows <= CHUNK:
+        for piece in pieces:
+            done(work(piece))
+        return
+    threads = n_threads()
+    waiting: deque[Future[int]] = deque()
+    # the products of readouts are small: threads of BLAS beside ours would only be in the way
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > 2 * threads:
+                done(waiting.popleft().result())
+        while waiting:
+            done(waiting.popleft().result())
 
 
 def _project_block(block: Any, projection: Projection, scale: Scale) -> Float32:
@@ -167,7 +237,7 @@ def _project_block(block: Any, projection: Projection, scale: Scale) -> Float32:
     return projection.products(block)
 
 
-def _project_columns(matrix: Any, projection: Projection, scale: Scale, progress: Progress | None) -> Float32:
+def _project_columns(matrix: Any, projection: Projection, scale: Scale) -> Float32:
     """Accumulate over blocks of columns: a CSC matrix is read once (twice for counts) in storage order."""
     n_rows, n_columns = matrix.shape
     stored = matrix.group["indptr"] if isinstance(matrix, CSCDataset) else matrix.indptr
@@ -195,8 +265,6 @@ def _project_columns(matrix: Any, projection: Projection, scale: Scale, progress
             )
         part = replace(projection, linear=projection.linear[columns], squares=projection.squares[columns])
         products += part.products(block.astype(np.float32))
-    if progress is not None:
-        progress(n_rows)
     return projection.finish(products)
 
 

@@ -66,3 +66,44 @@ def read_out(latent: NDArray[np.floating], readout: Readout, tensors: Mapping[st
     np.exp(outputs, out=outputs)
     outputs /= outputs.sum(axis=1, keepdims=True)
     return outputs
+
+
+def probabilities(latent: Array, readout: Readout, tensors: Mapping[str, NDArray[Any]]) -> Array:
+    """Apply a readout of classes to coordinates that lie one below the other, as a transform of many cells does.
+
+    Parameters
+    ----------
+    latent
+        ``(d, n_cells)``.
+    readout, tensors
+        As for ``read_out``.
+
+    Returns
+    -------
+    Float32 probabilities ``(n_classes, n_cells)``, those of ``read_out`` to within rounding.
+
+    Notes
+    -----
+    With few classes a maximum or a sum over the last axis takes ten times as long as one over the first.
+    """
+    stem = f"readout.{readout.task}"
+    inputs: NDArray[Any] = latent
+    if readout.n_hidden is not None:
+        inputs = tensors[f"{stem}.hidden.weights"] @ latent + tensors[f"{stem}.hidden.bias"][:, None]
+        inputs = np.maximum(inputs, 0)
+    outputs = tensors[f"{stem}.weights"] @ inputs
+    outputs += tensors[f"{stem}.bias"][:, None]
+    outputs = outputs.astype(np.float32, copy=False)
+    outputs -= outputs.max(axis=0)
+    np.exp(outputs, out=outputs)
+    outputs /= outputs.sum(axis=0)
+    return np.asarray(outputs)
+
+
+def most_probable(proba: Array) -> NDArray[np.intp]:
+    """The first class of the highest probability of each cell, from ``(n_classes, n_cells)``."""
+    best, highest = np.zeros(proba.shape[1], dtype=np.intp), proba.max(axis=0)
+    for code in range(len(proba) - 1, 0, -1):
+        best[proba[code] == highest] = code
+    best[proba[0] == highest] = 0
+    return best

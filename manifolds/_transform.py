@@ -13,7 +13,9 @@ from ..cards._errors import BadInputError
 from ._genes import Alignment, align_genes, check_coverage
 from ._keys import keys_for
 from ._project import Progress, Projection, project_matrix
+from ._results import Results
 from ._scale import Scale, check_finite, decide_scale, stored_values, summarise
+from ._stored_rows import StoredRows
 from ._write_results import write_results
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ def transform(
     full = matrix.shape[1] >= _FULL_MATRIX and not isinstance(matrix, CSCDataset)
     decided = decide_scale(_sample(matrix), scale, all_genes=full)
     projection = Projection.of(manifold, alignment, matrix.shape[1])
-    placed = project_matrix(matrix, projection, decided, progress)
-    write_results(manifold, target, placed, stem, coverage, alignment, decided)
+    results = Results(manifold, matrix.shape[0])
+    project_matrix(matrix, projection, decided, results.put, progress)
+    write_results(manifold, target, results, stem, coverage, alignment, decided)
     return target if copy else None
 
 
@@ -89,7 +92,12 @@ def _sample(matrix: Any) -> Any:
         block = matrix[:] if not hasattr(matrix, "dask") else matrix
     else:
         starts = np.linspace(0, n_rows - _SAMPLE // 4, 4).astype(int)
-        parts = [_in_memory(matrix[start : start + _SAMPLE // 4]) for start in starts]
+        if isinstance(matrix, CSRDataset):
+            stored = StoredRows.of(matrix)
+            # a copy of each, since the next is read in its place
+            parts = [stored.between(start, start + _SAMPLE // 4).matrix().copy() for start in starts]
+        else:
+            parts = [_in_memory(matrix[start : start + _SAMPLE // 4]) for start in starts]
         block = sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.vstack(parts)
     block = _in_memory(block)
     check_finite(stored_values(block))

@@ -363,3 +363,11 @@ def test_memory_does_not_grow_with_the_matrix(kind, tmp_path, monkeypatch):
     grown = peak(tmp_path, kind, 3000, 0) - peak(tmp_path, kind, 1000, 0)
     # names, coordinates and probabilities grow; 2000 cells of the matrix would be 6.4 MB
     assert grown < 0.25 * 2000 * 800 * 4
+
+
+def test_memory_does_not_grow_with_the_matrix_where_it_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(_project, "_MANY", 0)
+    monkeypatch.setattr(_project, "_STORED", 50_000)
+    peak(tmp_path, "csr", 100, 0)
+    grown = peak(tmp_path, "csr", 3000, 0) - peak(tmp_path, "csr", 1000, 0)
+    assert grown < 0.25 * 2000 * 800 * 4
