@@ -45,9 +45,12 @@ def without_grouped_tasks(recipe: str) -> str:
 
 
 def with_operator(recipe: str, operator: str = 'kind = "attention_mean"\ncombination = "drift"') -> str:
-    """Name the operator and ten coordinates instead of leaving them to choice."""
+    """Name the operator and ten coordinates instead of leaving them to choice, and take few but large steps."""
     before, rest = recipe.split("[choice]\n")
     adaptor = rest[rest.index("[adaptor]") :].replace("[adaptor]\n", "[adaptor]\nn_components = 10\n")
+    for line in ("learning_rate = 0.005\n", 'schedule = "cosine"\n'):
+        assert line in adaptor
+        adaptor = adaptor.replace(line, "")
     return f"{before}[operator]\n{operator}\n\n{adaptor}"
 
 

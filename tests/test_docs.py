@@ -17,9 +17,17 @@ import anndata as ad
 import pytest
 from small import write_small_cells, write_small_recipe
 
+from manifoldzoo.cards._adaptor import AdaptorKind
 from manifoldzoo.cards._card import Combination, ControlKind, OperatorKind
 from manifoldzoo.manifolds._panel_spec import read_panel_set
-from manifoldzoo.manifolds._recipe import OperatorRecipe
+from manifoldzoo.manifolds._recipe import (
+    ADAPTORS,
+    AdaptorRecipe,
+    ChoiceRecipe,
+    OperatorRecipe,
+    read_recipe,
+    recipe_folder,
+)
 from manifoldzoo.manifolds.demo import demo_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,12 +83,26 @@ def test_commands_of_the_page_on_operators_run(tmp_path: Path) -> None:
 
 def test_recipes_of_the_page_on_operators_are_recipes() -> None:
     page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
-    (block,) = [code for language, code in BLOCK.findall(page) if language == "toml"]
-    assert OperatorRecipe.model_validate(tomllib.loads(block)["operator"]).combination == "drift"
+    named, left_open = [tomllib.loads(code) for language, code in BLOCK.findall(page) if language == "toml"]
+    assert OperatorRecipe.model_validate(named["operator"]).combination == "drift"
+    bundled = read_recipe(recipe_folder("hematopoietic")).choice
+    assert ChoiceRecipe.model_validate(left_open["choice"]) == bundled
     kinds = re.findall(r"^\| `(\w+)` \| ", page.split("| combination |")[0], re.M)
     assert kinds == list(get_args(OperatorKind))
     for choices in (Combination, ControlKind):
         assert all(f"| `{choice}` |" in page for choice in get_args(choices))
+
+
+def test_the_page_on_heads_names_every_kind_and_every_parameter_with_its_default() -> None:
+    page = (ROOT / "docs" / "heads.md").read_text(encoding="utf-8")
+    (block,) = [code for language, code in BLOCK.findall(page) if language == "toml"]
+    assert AdaptorRecipe.model_validate(tomllib.loads(block)["adaptor"]).kind == "let-hybrid"
+    kinds, parameters = (re.findall(r"^\| `([\w-]+)` \| ", part, re.M) for part in page.split("| parameter |"))
+    assert kinds == list(get_args(AdaptorKind)) == list(ADAPTORS)
+    assert sorted(parameters) == sorted(set(AdaptorRecipe.model_fields) - {"kind"})
+    said = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", page, re.M))
+    for name, default in ADAPTORS["let-anchor"].items() | ADAPTORS["let-hybrid"].items():
+        assert ("none" if default is None else str(default)) in said[name], name
 
 
 def test_the_specification_and_the_commands_of_the_page_on_panels_work(tmp_path: Path) -> None:
@@ -96,23 +118,38 @@ def test_the_specification_and_the_commands_of_the_page_on_panels_work(tmp_path:
     cells[cells.obs["donor"] == second].copy().write_h5ad(tmp_path / "other.h5ad")
     other = '[[panels]]\nname = "external"\nrole = "external"\nfiles = ["other.h5ad"]\nlabels = "hematopoietic"\n'
     (tmp_path / "panels.toml").write_text(other, encoding="utf-8")
-    ((_, commands),) = [block for block in BLOCK.findall(page) if block[0] == "sh"]
-    extract, validate = commands.splitlines()
+    commands = [line for language, code in BLOCK.findall(page) if language == "sh" for line in code.splitlines()]
+    assert [line.split()[:2] for line in commands] == [
+        ["manifoldzoo", name] for name in ("panel", "extract", "validate", "reproduce")
+    ]
     # a small model and few cells: what is tried is the command, not the numbers
     recipe = write_small_recipe(tmp_path / "recipe", 'kind = "token_qk"')
-    arguments = extract.replace(" hematopoietic ", f" {recipe} ").split()[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "manifoldzoo", *arguments], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    through = validate.replace("--through 6", "--through 2 --json").split()[1:]
-    again = subprocess.run(
-        [sys.executable, "-m", "manifoldzoo", *through], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert again.returncode == 0, again.stderr
+    changes = {
+        " hematopoietic ": f" {recipe} ",
+        "--through 6": "--through 2 --json",
+        "reproduce ./with-panels": f"reproduce ./with-panels --recipe {recipe}",
+    }
+    said = []
+    for command in commands:
+        for old, new in changes.items():
+            command = command.replace(old, new)
+        arguments = [sys.executable, "-m", "manifoldzoo", *command.split()[1:]]
+        done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        said.append(done.stdout)
+    assert {path.name for path in (tmp_path / "panels").iterdir()} == {"external.h5ad", "external.json"}
     card = json.loads((tmp_path / "with-panels" / "card.json").read_text(encoding="utf-8"))
     assert [panel["name"] for panel in card["panels"]] == ["external"]
     assert len(card["untrained"]) == 5
+    assert said[-1].splitlines()[0].endswith(": bit for bit")
+
+
+def test_python_of_the_page_on_gates_prints_what_it_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "gates.md").read_text(encoding="utf-8")
+    (code,) = [code for language, code in BLOCK.findall(page) if language == "python"]
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.returncode == 0, run.stderr
+    assert f"```\n{run.stdout}```" in page
 
 
 def test_the_bundled_specification_names_what_the_recipe_needs() -> None:
@@ -125,7 +162,17 @@ PAGES = [
     "CONTRIBUTING.md",
     *(
         f"docs/{name}.md"
-        for name in ("gates", "leave_one_study_out", "models", "operators", "panels", "performance", "plugins")
+        for name in (
+            "gates",
+            "heads",
+            "leave_one_study_out",
+            "marrow_order",
+            "models",
+            "operators",
+            "panels",
+            "performance",
+            "plugins",
+        )
     ),
 ]
 

@@ -134,7 +134,13 @@ def test_the_card_tells_what_was_done(made, balanced, recipe, cells):
     assert operator.pairs_seen == pytest.approx(float(((expressed.T @ expressed).toarray() > 0).mean()))
     for package in ("manifoldzoo", "numba", "numpy", "scipy", "scikit-learn", "torch"):
         assert extraction.software[package] == metadata.version(package)
-    assert extraction.adaptor.parameters == {"alpha": 0.01, "n_steps": 60, "learning_rate": 0.02, "scale_floor": 0.1}
+    assert extraction.adaptor.parameters == {
+        "alpha": 0.01,
+        "n_steps": 60,
+        "learning_rate": 0.02,
+        "scale_floor": 0.1,
+        "schedule": "constant",
+    }
     assert extraction.adaptor.n_components == made.n_components == 10
     assert [readout.n_cells for readout in extraction.readouts] == [len(balanced.stage)] * 3
     assert made.classes("branch") == sorted(set(balanced.branch))
