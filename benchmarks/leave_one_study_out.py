@@ -8,8 +8,8 @@ donors drawn with replacement, where there are more than two; in the mean over s
 replacement, all draws that there are.
 
 Heads: `anchor` as `fit_let`, with its default steps or those of the recipe; `cell` and `hybrid` as `fit_cells`, fitted
-for the first of `--kinds` and what it is compared with; `relabelled` is fitted to the ruler with stages permuted, another
-permutation for each start, and scored by the true ruler.
+for the first of `--kinds` and what it is compared with; `relabelled` is fitted to the ruler with stages permuted,
+another permutation for each start, and scored by the true ruler.
 
 - `anchors`, `cells`: Spearman correlation of latent angle and ruler distance over pairs within the study; cells are
   drawn so that stages weigh alike.
