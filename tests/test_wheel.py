@@ -184,8 +184,12 @@ def test_its_commands_work(python: Path, tmp_path: Path) -> None:
     assert script.is_file()
     listed = subprocess.run([str(script), "list", "--json"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert listed.returncode == 0, listed.stderr
-    (row,) = json.loads(listed.stdout)["manifolds"]
-    assert (row["name"], row["rung"]) == ("hematopoietic", 3)
+    rows = json.loads(listed.stdout)["manifolds"]
+    assert [(row["name"], row["version"], row["rung"]) for row in rows] == [
+        ("hematopoietic", "0.1.0", 3),
+        ("hematopoietic", "1.0.0", 3),
+        ("hematopoietic-raw", "1.0.0", 3),
+    ]
     examined = outside(python, tmp_path, "-m", "manifoldzoo", "doctor", "--json")
     assert examined.returncode == 0, examined.stdout + examined.stderr
     assert json.loads(examined.stdout)["ok"] is True
