@@ -84,11 +84,10 @@ def choose(job: Job, recipe: ChoiceRecipe, prepared: Prepared, rng: np.random.Ge
         for place, asked in enumerate(rule.operators)
     ]
     operators = [operator for operator, _ in read]
-    everything = np.arange(len(panel.anchors))
-    made = rule.follow(prepared, operators, everything, left_out=None)
+    made = rule.follow(prepared, operators, left_out=None)
     if made.chosen is None:
         raise PanelError(
-            f"No candidate can be scored on {len(everything)} anchors of {len(set(panel.donor_ids))} donors.",
+            f"No candidate can be scored on {len(panel.anchors)} anchors of {len(set(panel.donor_ids))} donors.",
             "Give cells of more donors, or name operator and n_components in the recipe.",
         )
     advance(1)
@@ -100,9 +99,10 @@ def choose(job: Job, recipe: ChoiceRecipe, prepared: Prepared, rng: np.random.Ge
             if asked.kind in READ_OVER_CELLS:
                 apart = _apart(job, f"candidate-{place}-without-{number}")
                 without[place], _ = read_operator(_with(apart, asked), rest, rule.operator_rng())
-        run = rule.follow(prepared, without, np.setdiff1d(everything, group.held_out), left_out=group.name)
+        run = rule.follow(rest, without, left_out=group.name)
         if run.chosen is not None:
-            outer = rule.score(prepared, without, run.chosen, everything, [group])
+            place, n_components = rule.pairs[run.chosen]
+            outer = rule.score(prepared, apply_operator(panel.anchors, without[place]), n_components, [group])
             # a group can be too small to be scored on
             run = run.model_copy(update={"left_out_score": outer.touching if outer.scores else None})
         runs.append(run)
@@ -154,26 +154,23 @@ class _Rule:
         return np.random.default_rng(self.operator_seed)
 
     def score(
-        self, prepared: Prepared, operators: list[Float32], candidate: int, kept: NDArray[np.intp], folds: list[Fold]
+        self, prepared: Prepared, features: NDArray[np.float64], n_components: int, folds: list[Fold]
     ) -> HoldoutResult:
-        """Refit heads of one candidate without each fold of the anchors kept."""
-        place, n_components = self.pairs[candidate]
+        """Refit heads on the features of the anchors, without each fold."""
         return refit_holdouts(
-            apply_operator(prepared.panel.anchors[kept], operators[place]),
-            prepared.distances[np.ix_(kept, kept)],
+            features,
+            prepared.distances,
             folds,
             replace(self.job.recipe.adaptor.settings(), n_components=n_components),
             rng=np.random.default_rng(self.start_seed),
             n_starts=self.n_starts,
         )
 
-    def follow(
-        self, prepared: Prepared, operators: list[Float32], kept: NDArray[np.intp], *, left_out: str | None
-    ) -> ChoiceRun:
-        """Score every candidate on the anchors kept and take the best, if donors are enough to score any."""
-        donors = np.asarray(prepared.panel.donor_ids)[kept]
-        folds = group_folds(list(donors))
-        results = [self.score(prepared, operators, each, kept, folds) for each in range(len(self.pairs))]
+    def follow(self, prepared: Prepared, operators: list[Float32], *, left_out: str | None) -> ChoiceRun:
+        """Score every candidate and take the best, if donors are enough to score any."""
+        folds = group_folds(prepared.panel.donor_ids)
+        features = [apply_operator(prepared.panel.anchors, operator) for operator in operators]
+        results = [self.score(prepared, features[place], n, folds) for place, n in self.pairs]
         scores = [None if result.undecided_because else result.touching for result in results]
         known = [-np.inf if score is None else score for score in scores]
         chosen = int(np.argmax(known)) if max(known) > -np.inf else None

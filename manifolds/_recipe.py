@@ -33,8 +33,9 @@ _ON_CELLS = {
     "patience": None,
     "validation": 0.1,
 }
+_ON_ANCHORS = ("learning_rate", "alpha", "n_steps", "schedule")
 ADAPTORS: dict[str, dict[str, Any]] = {
-    "let-anchor": {"learning_rate": 0.02, "alpha": 0.01, "n_steps": 150, "schedule": "constant"},
+    "let-anchor": {name: getattr(LetSettings(), name) for name in _ON_ANCHORS},
     "let-cell": _ON_CELLS,
     "let-hybrid": _ON_CELLS | {"topo": 0.03, "compact": 0.015},
 }
