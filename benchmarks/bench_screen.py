@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch.nn.functional import normalize
 
 from manifoldzoo.extractors.screen._score import score_heads
-from manifoldzoo.gates._metrics import Pairs, angular_distances, distance_spearman
+from manifoldzoo.gates.metrics import Pairs, angular_distances, distance_spearman
 from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._let_many import feature_coordinates, fit_let_many
 

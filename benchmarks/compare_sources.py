@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 import manifoldzoo as mz
 from manifoldzoo.extractors import attention_mean, drift, reference_checkpoint
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
-from manifoldzoo.gates._ladder import gate_data, let_settings
-from manifoldzoo.gates._published import published_gates
+from manifoldzoo.gates._artifact_data import gate_data, let_settings
+from manifoldzoo.gates.rungs._published import published_gates
 from manifoldzoo.manifolds._features import apply_operator
 from manifoldzoo.manifolds._labels import read_label_table
 from manifoldzoo.manifolds._panel import read_panel_cells

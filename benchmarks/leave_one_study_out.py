@@ -47,7 +47,7 @@ from manifoldzoo.extractors._operator import read_operator
 from manifoldzoo.extractors._prepare import Prepared
 from manifoldzoo.extractors._readout import fit_readout
 from manifoldzoo.extractors.adaptors import HYBRID, CellSettings, fit_cells
-from manifoldzoo.gates._metrics import (
+from manifoldzoo.gates.metrics import (
     Pairs,
     all_pairs,
     angular_distances,

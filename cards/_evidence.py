@@ -56,6 +56,8 @@ class Record(Frozen):
     seed: int | None = None
     null: NullSummary | None = None
     details: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
+    parts: dict[str, float] = Field(default_factory=dict)
+    """Value of each part that the statistic sums up, such as each branch held out, by name."""
 
     @model_validator(mode="after")
     def _status_follows_from_numbers(self) -> Record:
@@ -131,6 +133,7 @@ def judge(
     null: NullSummary | None = None,
     decides: bool = True,
     details: Mapping[str, float | int | str | bool | None] | None = None,
+    parts: Mapping[str, float] | None = None,
 ) -> Record:
     """Make the record of a statistic held against a threshold; a non-finite statistic fails."""
     finite = statistic == statistic and abs(statistic) != float("inf")
@@ -150,6 +153,7 @@ def judge(
         null=null,
         decides=decides,
         details=dict(details or {}),
+        parts=dict(parts or {}),
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..cards._card import Candidate, Choice, ChoiceRun, Operator
 from ..cards._errors import PanelError
-from ..gates._holdouts import Fold, HoldoutResult, group_folds, refit_holdouts
+from ..gates.refits._holdouts import Fold, HoldoutResult, group_folds, refit_holdouts
 from ..manifolds._features import apply_operator
 from ..manifolds._recipe import ChoiceRecipe, OperatorRecipe
 from ._interface import Job
@@ -66,8 +66,9 @@ def choose(job: Job, recipe: ChoiceRecipe, prepared: Prepared, rng: np.random.Ge
 
     Notes
     -----
-    A candidate's score is that of the donor gate (``gates._holdouts``): heads refitted without each donor, Spearman
-    correlation over the pairs that touch it, mean over donors and starts. The best is chosen, the first of equals.
+    A candidate's score is that of the donor gate (``gates.refits._holdouts``): heads refitted without each donor,
+    Spearman correlation over the pairs that touch it, mean over donors and starts. The best is chosen, the first of
+    equals.
 
     What that is worth is told by leaving out each study (each donor, in a panel of one study): operators are read over
     the cells of the others alone, the rule is followed on their anchors alone, and a head of what it chooses is

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..cards._card import Card
 from ..cards._errors import BadInputError, CheckpointError, FormatError, MissingExtraError
 from ..cards._evidence import Record, RungResult
-from ..gates._intact import reproduces
-from ..gates._metrics import all_pairs, angular_distances, distance_spearman
+from ..gates.metrics import all_pairs, angular_distances, distance_spearman
+from ..gates.rungs._intact import reproduces
 from ..manifolds._manifold import Manifold
 from ..manifolds._panel_spec import read_panel_set
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cards._card import Control, Untrained
-from ..gates._comparators import SCALE_FLOOR
+from ..gates.controls._comparators import SCALE_FLOOR
 from ..manifolds._features import apply_operator
 from ..manifolds._let_many import feature_coordinates
 from ._interface import Job

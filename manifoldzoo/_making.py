@@ -153,8 +153,8 @@ def validate(
     """Recompute the evidence of a manifold, rung by rung; status 1 if a rung does not pass."""
     from .cards._errors import MissingExtraError
     from .cards._evidence import rung_reached
-    from .gates._figure_files import draw_run
     from .gates._ladder import validate as climb
+    from .gates.report._figure_files import draw_run
     from .registry._evidence_files import add_evidence, write_readme
     from .registry._resolve import locate, read_location
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from .gates._figure import gates as gates
-    from .gates._figure import null as null
+    from .gates.report._figure import gates as gates
+    from .gates.report._figure import null as null
     from .manifolds.plots._calibration import calibration as calibration
     from .manifolds.plots._confusion import confusion as confusion
     from .manifolds.plots._embedding import embedding as embedding
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __package__ or "manifoldzoo",
     submod_attrs={
-        "gates._figure": ["gates", "null"],
+        "gates.report._figure": ["gates", "null"],
         "manifolds.plots._calibration": ["calibration"],
         "manifolds.plots._confusion": ["confusion"],
         "manifolds.plots._embedding": ["embedding"],

@@ -77,7 +77,7 @@ class TestInThisProcess:
 
     def test_a_recipe_that_names_it_is_extracted_and_intact(self, example: Path) -> None:
         from manifoldzoo.extractors._extract import extract
-        from manifoldzoo.gates._intact import reproduces, valid
+        from manifoldzoo.gates.rungs._intact import reproduces, valid
 
         made = extract(PLUGIN / "recipe", cells=[example / "cells.h5ad"], checkpoint=example / "model")
         assert valid(made).status == reproduces(made).status == "pass"

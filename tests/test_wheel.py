@@ -135,7 +135,7 @@ import json, pathlib
 import manifoldzoo, manifoldzoo.cards, manifoldzoo.manifolds, manifoldzoo.gates, manifoldzoo.extractors
 import manifoldzoo.registry, manifoldzoo.manifolds.demo
 from manifoldzoo.registry._resolve import load
-from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.extractors._extract import reference_checkpoint
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
 from manifoldzoo.manifolds._recipe import read_recipe, recipe_folder

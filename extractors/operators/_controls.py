@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cards._card import Control
-from ...gates._control_operators import gene_permuted, spectrum_matched
+from ...gates.controls._control_operators import gene_permuted, spectrum_matched
 
 Float32 = NDArray[np.float32]
 

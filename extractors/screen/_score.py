@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from ...cards._errors import BadInputError
-from ...gates._metrics import Pairs, angular_distances
+from ...gates.metrics import Pairs, angular_distances
 from ...manifolds._let import LetSettings, checked_distances
 from ...manifolds._let_many import feature_coordinates, fit_let_many
 

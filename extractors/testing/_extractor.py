@@ -15,7 +15,7 @@ from ...cards._card import Control, ControlKind
 from ...cards._errors import ZooWarning
 from ...cards._evidence import RungResult
 from ...cards._names import sha256_file
-from ...gates._intact import reproduces, valid
+from ...gates.rungs._intact import reproduces, valid
 from ...manifolds._manifold import Manifold
 from .._interface import Extractor, Job
 from ._cells import nothing_global_changes

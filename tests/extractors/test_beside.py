@@ -11,8 +11,9 @@ from manifoldzoo.cards._errors import BadInputError, FormatError, PanelError
 from manifoldzoo.extractors import extract, reference_checkpoint
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
 from manifoldzoo.gates import _ladder
-from manifoldzoo.gates._intact import reproduces, valid
-from manifoldzoo.gates._ladder import panel_data, validate
+from manifoldzoo.gates._artifact_data import panel_data
+from manifoldzoo.gates._ladder import validate
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._manifold import Manifold
 
 SPEC = """

@@ -16,7 +16,7 @@ from manifoldzoo.extractors._choose import choose
 from manifoldzoo.extractors._extract import extract, make_job
 from manifoldzoo.extractors._operator import read_operator
 from manifoldzoo.extractors._prepare import prepare
-from manifoldzoo.gates._holdouts import group_folds, refit_holdouts
+from manifoldzoo.gates.refits._holdouts import group_folds, refit_holdouts
 from manifoldzoo.manifolds._features import apply_operator
 from manifoldzoo.manifolds._manifold import Manifold
 

@@ -30,7 +30,7 @@ from manifoldzoo.extractors._interface import find_extractor
 from manifoldzoo.extractors._operator_let import OperatorLet
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
 from manifoldzoo.extractors.operators._attention import attention_mean
-from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._labels import read_label_table
 from manifoldzoo.manifolds._manifold import Manifold, encode
 from manifoldzoo.manifolds._panel import PanelCells, build_panel, read_panel_cells

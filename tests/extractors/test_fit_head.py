@@ -17,8 +17,8 @@ from manifoldzoo.extractors._extract import extract, make_job
 from manifoldzoo.extractors._fit_head import heads_of
 from manifoldzoo.extractors._prepare import prepare
 from manifoldzoo.extractors.adaptors import HYBRID, CellSettings, fit_cells
-from manifoldzoo.gates._intact import reproduces, valid
 from manifoldzoo.gates._ladder import validate
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._features import apply_operator
 from manifoldzoo.manifolds._let import fit_let
 from manifoldzoo.manifolds._manifold import Manifold

@@ -8,7 +8,7 @@ from small import write_small_cells, write_small_recipe
 
 from manifoldzoo.extractors import extract
 from manifoldzoo.extractors._fit_familiarity import MIN_CELLS, fit_familiarity
-from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._familiarity import familiarity
 from manifoldzoo.manifolds._panel import PanelCells
 

@@ -12,8 +12,8 @@ from tiny_scgpt import write_tiny_scgpt
 from manifoldzoo.cards._errors import BadInputError, FormatError, NotFoundError, PluginError
 from manifoldzoo.extractors._extract import extract
 from manifoldzoo.extractors._interface import find_extractor
-from manifoldzoo.gates._intact import reproduces, valid
-from manifoldzoo.gates._ladder import gate_data
+from manifoldzoo.gates._artifact_data import gate_data
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._manifold import Manifold
 
 N_LAYERS, N_HEADS, D_MODEL = 3, 2, 16

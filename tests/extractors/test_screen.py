@@ -14,7 +14,7 @@ from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.extractors._screen import screen
 from manifoldzoo.extractors.screen._atlas import HeadAtlas, head_rows
 from manifoldzoo.extractors.screen._score import _correlations, _indicators, score_heads
-from manifoldzoo.gates._metrics import Pairs, angular_distances
+from manifoldzoo.gates.metrics import Pairs, angular_distances
 from manifoldzoo.manifolds._let import LetSettings
 
 N, GENES = 60, 40

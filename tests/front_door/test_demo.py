@@ -14,7 +14,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.manifolds.demo import demo_path
 from manifoldzoo.registry._resolve import load

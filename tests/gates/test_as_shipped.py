@@ -10,13 +10,15 @@ from manifoldzoo.cards._card import parse_card
 from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.cards._evidence import rung_reached
 from manifoldzoo.cards._readme import render_readme
-from manifoldzoo.gates import _as_shipped, _ladder, _published, _transfers
-from manifoldzoo.gates._as_shipped import as_shipped
-from manifoldzoo.gates._ladder import gate_data, let_settings, validate
-from manifoldzoo.gates._metrics import angular_distances, euclidean_distances, trustworthiness
-from manifoldzoo.gates._published import NEIGHBOURS, published_gates
-from manifoldzoo.gates._refitted import CANNOT_REFIT
-from manifoldzoo.gates._transfers import Outside
+from manifoldzoo.gates import _ladder
+from manifoldzoo.gates._artifact_data import gate_data, let_settings
+from manifoldzoo.gates._ladder import validate
+from manifoldzoo.gates.metrics import angular_distances, euclidean_distances, trustworthiness
+from manifoldzoo.gates.refits._refitted import CANNOT_REFIT
+from manifoldzoo.gates.rungs import _as_shipped, _published, _transfers
+from manifoldzoo.gates.rungs._as_shipped import as_shipped
+from manifoldzoo.gates.rungs._published import NEIGHBOURS, published_gates
+from manifoldzoo.gates.rungs._transfers import Outside
 from manifoldzoo.manifolds._digests import anchors_digest
 from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._let_many import feature_coordinates

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from manifoldzoo.cards._errors import BadInputError
-from manifoldzoo.gates._control_operators import gene_permuted, spectrum_matched
+from manifoldzoo.gates.controls._control_operators import gene_permuted, spectrum_matched
 
 
 def stack(*shape: int, seed: int = 0) -> np.ndarray:

@@ -8,8 +8,8 @@ from matplotlib import pyplot
 from tiny import tiny_manifold
 
 from manifoldzoo.cards._errors import StoreError
-from manifoldzoo.gates._figure_files import draw_run
 from manifoldzoo.gates._ladder import validate
+from manifoldzoo.gates.report._figure_files import draw_run
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

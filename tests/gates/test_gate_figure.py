@@ -21,8 +21,8 @@ from matplotlib.text import Text
 
 from manifoldzoo.cards._errors import BadInputError, MissingExtraError
 from manifoldzoo.cards._evidence import EvidenceRun, NullSummary, Record, conclude, judge, not_run, undecided
-from manifoldzoo.gates._figure import COLOURS, MARKS, gates, null, null_histogram
-from manifoldzoo.gates._permutation import null_summary
+from manifoldzoo.gates.nulls._permutation import null_summary
+from manifoldzoo.gates.report._figure import COLOURS, MARKS, gates, null, null_histogram
 
 SUMMARY = NullSummary(
     kind="labels exchanged",

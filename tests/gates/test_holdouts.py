@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from manifoldzoo.cards._errors import BadInputError
-from manifoldzoo.gates._holdouts import (
+from manifoldzoo.gates.metrics import angular_distances
+from manifoldzoo.gates.refits._holdouts import (
     Fold,
     FoldScore,
     HoldoutResult,
@@ -18,7 +19,6 @@ from manifoldzoo.gates._holdouts import (
     refit_holdouts,
     touching_pairs,
 )
-from manifoldzoo.gates._metrics import angular_distances
 from manifoldzoo.manifolds._let import LetSettings, fit_let_batch
 
 QUICK = LetSettings(n_components=4, n_steps=60)

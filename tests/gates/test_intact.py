@@ -14,7 +14,7 @@ from tiny import tiny_document, tiny_manifold, tiny_ruler
 
 from manifoldzoo.cards._card import parse_card
 from manifoldzoo.cards._evidence import RungResult
-from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._features import apply_operator, fold_projection
 from manifoldzoo.manifolds._genes import GeneTable
 from manifoldzoo.manifolds._manifold import Manifold

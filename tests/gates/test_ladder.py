@@ -18,7 +18,8 @@ from manifoldzoo.cards._card import parse_card
 from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.cards._evidence import RUNG_NAMES, EvidenceRun, rung_reached
 from manifoldzoo.gates import _ladder
-from manifoldzoo.gates._ladder import gate_data, let_settings, validate
+from manifoldzoo.gates._artifact_data import gate_data, let_settings
+from manifoldzoo.gates._ladder import validate
 from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._manifold import Manifold
 

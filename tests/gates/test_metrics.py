@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
 from manifoldzoo.cards._errors import BadInputError
-from manifoldzoo.gates._metrics import (
+from manifoldzoo.gates.metrics import (
     Pairs,
     all_pairs,
     angular_distances,

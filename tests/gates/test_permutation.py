@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from manifoldzoo.cards._errors import BadInputError
-from manifoldzoo.gates._permutation import (
+from manifoldzoo.gates.nulls._permutation import (
     PermutationResult,
     block_labels,
     log10_arrangements,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from manifoldzoo.cards._errors import BadInputError
-from manifoldzoo.gates._published import GateData, published_gates
+from manifoldzoo.gates._gate_data import GateData
+from manifoldzoo.gates.rungs._published import published_gates
 from manifoldzoo.manifolds._let import LetSettings
 
 QUICK = LetSettings(n_components=4, n_steps=40)

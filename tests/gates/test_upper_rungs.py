@@ -10,14 +10,14 @@ import pytest
 from scipy.stats import false_discovery_control, spearmanr, wilcoxon
 
 from manifoldzoo.cards._errors import BadInputError
-from manifoldzoo.gates._comparators import Comparator, comparators
-from manifoldzoo.gates._floors import FLOORS, held_out_floors
-from manifoldzoo.gates._metrics import all_pairs
-from manifoldzoo.gates._model_derived import model_derived
-from manifoldzoo.gates._published import GateData
-from manifoldzoo.gates._refitted import RefittedStatistic
-from manifoldzoo.gates._specific import specific
-from manifoldzoo.gates._transfers import Outside, transfers
+from manifoldzoo.gates._gate_data import GateData
+from manifoldzoo.gates.controls._comparators import Comparator, comparators
+from manifoldzoo.gates.metrics import all_pairs
+from manifoldzoo.gates.refits._refitted import RefittedStatistic
+from manifoldzoo.gates.rungs._floors import FLOORS, held_out_floors
+from manifoldzoo.gates.rungs._model_derived import model_derived
+from manifoldzoo.gates.rungs._specific import specific
+from manifoldzoo.gates.rungs._transfers import Outside, transfers
 from manifoldzoo.manifolds._let import LetSettings, fit_let
 from manifoldzoo.manifolds._let_many import feature_coordinates
 from manifoldzoo.manifolds._null_rulers import branch_entries, branch_surrogate, log10_placements, permuted_places

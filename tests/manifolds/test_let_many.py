@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from manifoldzoo.cards._errors import BadInputError
-from manifoldzoo.gates._metrics import all_pairs, angular_distances, distance_spearman
+from manifoldzoo.gates.metrics import all_pairs, angular_distances, distance_spearman
 from manifoldzoo.manifolds._let import LetSettings, fit_let
 from manifoldzoo.manifolds._let_many import feature_coordinates, fit_let_many
 

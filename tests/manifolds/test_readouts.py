@@ -9,7 +9,7 @@ from scipy.special import softmax
 from tiny import tiny_manifold, tiny_manifold_with_tasks
 
 from manifoldzoo.cards._errors import BadInputError, FormatError
-from manifoldzoo.gates._intact import reproduces, valid
+from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._familiarity import familiarity
 from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.manifolds._transform_file import transform_file

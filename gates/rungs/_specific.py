@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..cards._evidence import Record, RungResult, conclude, judge, undecided
-from ..manifolds._let import LetSettings
-from ..manifolds._null_rulers import BranchSurrogate, log10_placements
-from ..manifolds._ruler import StageRuler
+from ...cards._evidence import Record, RungResult, conclude, judge, undecided
+from ...manifolds._let import LetSettings
+from ...manifolds._null_rulers import BranchSurrogate, log10_placements
+from ...manifolds._ruler import StageRuler
+from .._gate_data import GateData
+from ..nulls._permutation import null_summary, p_value, why_undecidable
+from ..refits._refitted import RefittedStatistic
 from ._floors import FLOORS, Floors, held_out_floors
-from ._permutation import null_summary, p_value, why_undecidable
-from ._published import GateData
-from ._refitted import RefittedStatistic
 
 STRUCTURE_P = 0.01
 NULL_RULERS_PASSING = 0.05

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from ..manifolds._features import apply_operator
-from ..manifolds._let_many import feature_coordinates
+from ...manifolds._features import apply_operator
+from ...manifolds._let_many import feature_coordinates
+from .._gate_data import GateData
 from ._control_operators import spectrum_matched
-from ._published import GateData
 
 SCALE_FLOOR = 0.1
 """Floor of a feature's scale, that of the heads; see ``LetSettings``."""

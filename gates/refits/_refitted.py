@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._errors import BadInputError
-from ..manifolds._let import LetSettings, fit_in_row_space, row_space
+from ...cards._errors import BadInputError
+from ...manifolds._let import LetSettings, fit_in_row_space, row_space
+from ..metrics import angular_distances, distance_spearman
 from ._holdouts import MIN_TRAINING, random_folds, touching_pairs
-from ._metrics import angular_distances, distance_spearman
 
 CANNOT_REFIT = "the head was fitted on cells, which do not travel with the artifact, so that it cannot be refitted"
 

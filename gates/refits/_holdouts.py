@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._errors import BadInputError
-from ..cards._evidence import Record, judge
-from ..manifolds._let import LetSettings, checked_distances, fit_in_row_space, row_space
-from ._metrics import Pairs, angular_distances, distance_spearman
+from ...cards._errors import BadInputError
+from ...cards._evidence import Record, judge
+from ...manifolds._let import LetSettings, checked_distances, fit_in_row_space, row_space
+from ..metrics import Pairs, angular_distances, distance_spearman
 
 MIN_FOLDS = 2
 """Fewer usable folds than this cannot decide; our choice."""
@@ -207,7 +207,8 @@ def holdout_record(gate: str, result: HoldoutResult, threshold: float, *, seed: 
         "start_sd": _finite(float(np.mean([score.start_sd for score in result.scores]))),
     }
     held_out = sum(score.n_held_out for score in result.scores)
-    return judge(gate, result.touching, ">=", threshold, n=held_out, seed=seed, details=details)
+    parts = {score.name: score.touching for score in result.scores if np.isfinite(score.touching)}
+    return judge(gate, result.touching, ">=", threshold, n=held_out, seed=seed, details=details, parts=parts)
 
 
 def _unusable(target: NDArray[np.float64], held_out: NDArray[np.intp]) -> str:

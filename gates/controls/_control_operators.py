@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._errors import BadInputError
+from ...cards._errors import BadInputError
 
 Float32 = NDArray[np.float32]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..cards._evidence import EvidenceRun
-from ..manifolds.plots._save import save_axes
+from ...cards._evidence import EvidenceRun
+from ...manifolds.plots._save import save_axes
 from ._figure import gates, null
 
 

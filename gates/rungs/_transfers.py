@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._evidence import Record, RungResult, conclude, judge, not_run, undecided
-from ..manifolds._let import LetSettings, fit_let
-from ._metrics import (
+from ...cards._evidence import Record, RungResult, conclude, judge, not_run, undecided
+from ...manifolds._let import LetSettings, fit_let
+from .._gate_data import GateData
+from ..metrics import (
     Pairs,
     all_pairs,
     angular_distances,
@@ -17,9 +18,9 @@ from ._metrics import (
     euclidean_distances,
     trustworthiness,
 )
-from ._permutation import log10_arrangements, null_summary, p_value, permute_within, why_undecidable
-from ._published import HOLDOUT, NEIGHBOURS, PERMUTATION_P, TRUSTWORTHINESS, GateData
-from ._refitted import CANNOT_REFIT
+from ..nulls._permutation import log10_arrangements, null_summary, p_value, permute_within, why_undecidable
+from ..refits._refitted import CANNOT_REFIT
+from ._published import HOLDOUT, NEIGHBOURS, PERMUTATION_P, TRUSTWORTHINESS
 
 MIN_ANCHORS = 10
 """Fewer external anchors than this cannot decide anything; our choice."""

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from ..cards._errors import BadInputError
-from ..cards._evidence import NullSummary, Record, judge
-from ..manifolds._let import LetSettings, RowFit, RowSpace, checked_distances, fit_in_row_space, row_space
-from ._metrics import Pairs, all_pairs, angular_distances, distance_spearman
-from ._refitted import RefittedStatistic
+from ...cards._errors import BadInputError
+from ...cards._evidence import NullSummary, Record, judge
+from ...manifolds._let import LetSettings, RowFit, RowSpace, checked_distances, fit_in_row_space, row_space
+from ..metrics import Pairs, all_pairs, angular_distances, distance_spearman
+from ..refits._refitted import RefittedStatistic
 
 _BATCH = 16
 _FLOAT_DIGITS = 300

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..manifolds._let import LetSettings
-from ._holdouts import Fold, HoldoutResult, group_folds, random_folds, refit_holdouts
-from ._published import GateData
+from ...manifolds._let import LetSettings
+from .._gate_data import GateData
+from ..refits._holdouts import Fold, HoldoutResult, group_folds, random_folds, refit_holdouts
 
 FLOORS = {"random": 0.5, "study": 0.4, "branch": 0.4}
 """Least held-out Spearman correlation of each holdout; donors stand in for studies where there is one study."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._evidence import RungResult, conclude, not_run, undecided
-from ._metrics import angular_distances
-from ._published import NEIGHBOURS, GateData, neighbourhood_records
-from ._refitted import CANNOT_REFIT
+from ...cards._evidence import RungResult, conclude, not_run, undecided
+from .._gate_data import GateData
+from ..metrics import angular_distances
+from ..refits._refitted import CANNOT_REFIT
+from ._published import NEIGHBOURS, neighbourhood_records
 from ._transfers import Outside, transfers
 
 REFITTED = ("random_holdout", "donor_holdout", "branch_holdout", "blocked_permutation")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._errors import ZooError
-from ..cards._evidence import Record, RungResult, conclude, judge
-from ..manifolds._digests import anchors_digest
-from ..manifolds._features import fold_projection
-from ..manifolds._format import read_verified
-from ..manifolds._manifold import Manifold, encode
-from ..manifolds._readouts import vector_of
+from ...cards._errors import ZooError
+from ...cards._evidence import Record, RungResult, conclude, judge
+from ...manifolds._digests import anchors_digest
+from ...manifolds._features import fold_projection
+from ...manifolds._format import read_verified
+from ...manifolds._manifold import Manifold, encode
+from ...manifolds._readouts import vector_of
 
 FOLD_TOLERANCE = 1e-3
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._errors import BadInputError
-from ..cards._evidence import EvidenceRun, NullSummary, Record, Status
-from ..manifolds.plots._colours import HUES, LARGE, NORMAL, SMALL, axes_to_draw_on
+from ...cards._errors import BadInputError
+from ...cards._evidence import EvidenceRun, NullSummary, Record, Status
+from ...manifolds.plots._colours import HUES, LARGE, NORMAL, SMALL, axes_to_draw_on
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, wilcoxon
 
-from ..cards._evidence import Record, RungResult, conclude, judge, not_run, undecided
-from ..manifolds._let import LetSettings
-from ..manifolds._let_many import feature_coordinates, fit_let_many
-from ._comparators import SCALE_FLOOR, Comparator
-from ._holdouts import Fold, group_folds, random_folds, touching_pairs
-from ._metrics import angular_distances, distance_spearman
-from ._published import GateData
+from ...cards._evidence import Record, RungResult, conclude, judge, not_run, undecided
+from ...manifolds._let import LetSettings
+from ...manifolds._let_many import feature_coordinates, fit_let_many
+from .._gate_data import GateData
+from ..controls._comparators import SCALE_FLOOR, Comparator
+from ..metrics import angular_distances, distance_spearman
+from ..refits._holdouts import Fold, group_folds, random_folds, touching_pairs
 
 Q_THRESHOLD = 0.05
 MIN_UNTRAINED = 5

@@ -1,0 +1,1 @@
+"""Controls: features that no trained model was needed for."""

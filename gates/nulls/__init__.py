@@ -1,0 +1,1 @@
+"""Nulls: what the same procedure gives where there is nothing to find."""

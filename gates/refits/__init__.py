@@ -1,0 +1,1 @@
+"""Heads refitted without a part of a panel, and scored on it."""

@@ -1,0 +1,1 @@
+"""Evidence for people: figures of a validation run."""

@@ -1,0 +1,1 @@
+"""The six rungs of the evidence ladder, one file each."""
