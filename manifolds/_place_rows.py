@@ -6,17 +6,17 @@ to the last bit wherever scipy's products round after each operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
+from ._compiled import compiled
 from ._scale import TARGET_SUM
 
 if TYPE_CHECKING:
@@ -110,15 +110,7 @@ def _aligned(n_rows: int, width: int) -> Float32:
     return held[first : first + n_rows * width].reshape(n_rows, width)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile once for an installation, or once for a process where no folder takes the result."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:
-        return njit(nogil=True, error_model="numpy")(function)
-
-
-@_compiled
+@compiled
 def _pick(values: Any, indices: Any, pointers: Any, row: Any) -> Any:
     """Keep what lies in columns that the table has, under the rows of the table."""
     kept, rows, ends = np.empty_like(values), np.empty(len(indices), np.int32), np.empty_like(pointers)
@@ -134,7 +126,7 @@ def _pick(values: Any, indices: Any, pointers: Any, row: Any) -> Any:
     return kept, rows, ends
 
 
-@_compiled
+@compiled
 def _divide(data: Any, pointers: Any, target: Any, out: Any) -> None:
     """Scale every row to a sum of ``target``; one without counts stays zero."""
     for cell in range(len(pointers) - 1):
@@ -163,7 +155,7 @@ def _reserve(_context: Any, lanes: Any) -> Any:
 _sums_of: Any = intrinsic(_reserve)
 
 
-@_compiled
+@compiled
 def _place(
     values: Any, indices: Any, pointers: Any, table: Any, offset: Any, constant: Any, lanes: Any, out: Any
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from ._familiarity import Familiarity, familiarity
 from ._genes import Alignment
 from ._scale import Scale, check_finite, log_normalise, stored_values
 from ._stored_rows import Rows, StoredRows
+from ._threads import n_processors
 
 if TYPE_CHECKING:
     from ._manifold import Manifold
@@ -132,8 +132,7 @@ def project_matrix(
 
 def n_threads() -> int:
     """Processors this process may use, at most 8: beyond that memory is the limit."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 8)
+    return min(n_processors(), 8)
 
 
 def _spread(values: NDArray[np.floating], columns: NDArray[np.integer], n_columns: int) -> Float32:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from ...cards._errors import BadInputError
-from ...gates.metrics import Pairs, angular_distances
+from ...gates.metrics import Pairs, angular_distances, shared_labels
 from ...manifolds._let import LetSettings, checked_distances
 from ...manifolds._let_many import feature_coordinates, fit_let_many
 
@@ -153,9 +153,7 @@ def _coordinates(
 
 def _indicators(study: Sequence[str], donor: Sequence[str], tissue: Sequence[str]) -> Floats:
     """Whether two anchors share donor, study and tissue, ``(3, n, n)``."""
-    labels = ([f"{s}\t{d}" for s, d in zip(study, donor, strict=True)], study, tissue)
-    arrays = (np.asarray(label, dtype=str) for label in labels)
-    return np.stack([(array[:, None] == array).astype(np.float64) for array in arrays])
+    return shared_labels([f"{s}\t{d}" for s, d in zip(study, donor, strict=True)], study, tissue)
 
 
 def _correlations(latents: Floats, target: Floats, pairs: Pairs, shared: Floats) -> tuple[Floats, Floats]:

@@ -45,7 +45,7 @@ def trustworthiness(
     order = np.argsort(reference, axis=1, kind="stable")
     np.put_along_axis(rank, order, np.arange(1, n + 1)[None, :], axis=1)
     excess = np.take_along_axis(rank, neighbours, axis=1) - k
-    return float(1.0 - excess[excess > 0].sum() * 2.0 / (n * k * (2.0 * n - 3.0 * k - 1.0)))
+    return from_excess(int(excess[excess > 0].sum()), n, k)
 
 
 def continuity(reference_distances: NDArray[np.floating], latent_distances: NDArray[np.floating], *, k: int) -> float:
@@ -54,3 +54,8 @@ def continuity(reference_distances: NDArray[np.floating], latent_distances: NDAr
     The same as :func:`trustworthiness` with the two spaces exchanged (Venna & Kaski 2001).
     """
     return trustworthiness(latent_distances, reference_distances, k=k)
+
+
+def from_excess(excess: int, n: int, k: int) -> float:
+    """Turn the sum of ``r(i, j) - k`` over neighbours that are none in the other space into trustworthiness."""
+    return float(1.0 - excess * 2.0 / (n * k * (2.0 * n - 3.0 * k - 1.0)))
