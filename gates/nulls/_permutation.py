@@ -14,10 +14,10 @@ from ...cards._errors import BadInputError
 from ...cards._evidence import NullSummary, Record, judge
 from ...manifolds._let import LetSettings, RowFit, RowSpace, checked_distances, fit_in_row_space, row_space
 from ..metrics import Pairs, all_pairs, angular_distances, distance_spearman
-from ..refits._refitted import RefittedStatistic
+from ..refits._refitted import TARGETS_AT_ONCE, RefittedStatistic
 
-_BATCH = 16
 _FLOAT_DIGITS = 300
+_LOG_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def permutation_test(
     n_permutations: int = 1000,
     n_splits: int = 3,
     fraction: float = 0.2,
-    batch_size: int = _BATCH,
+    batch_size: int = TARGETS_AT_ONCE,
     progress: Callable[[int], None] | None = None,
 ) -> PermutationResult:
     """Compare the held-out Spearman of refitted heads with that under labels exchanged within blocks.
@@ -114,7 +114,7 @@ def permutation_test(
         observed and null (our choice: the test is exact given the splits, and features are reduced once). Three
         splits narrow the null by a third against one; more gain little.
     batch_size
-        Heads fitted together; never changes a result.
+        Permutations held in memory together; never changes a result.
     progress
         Called with the number of permutations done so far.
 
@@ -170,7 +170,7 @@ def why_undecidable(log10_count: float, n_permutations: int, threshold: float) -
 
     The smallest p is one over the number of distinct arrangements, and one over the permutations plus one.
     """
-    if log10_count < -math.log10(threshold):
+    if log10_count < -math.log10(threshold) - _LOG_ROUNDING:
         return f"{10**log10_count:.0f} distinct arrangements within blocks cannot give p <= {threshold:g}"
     if 1 / (1 + n_permutations) > threshold:
         return f"{n_permutations} permutations cannot give p <= {threshold:g}"

@@ -79,6 +79,7 @@ def test_planted_order_gets_the_smallest_p():
         QUICK,
         rng=np.random.default_rng(0),
         n_permutations=40,
+        batch_size=16,
         progress=seen.append,
     )
     assert result.p_value == pytest.approx(1 / 41)
