@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..cards._errors import BadInputError
 from ._let_kernel import let_loss, optimise, unpack
+from ._threads import in_threads
 
 Floats = NDArray[np.float64]
 Schedule = Literal["constant", "cosine"]
@@ -220,7 +221,8 @@ def fit_in_row_space(
     rngs
         One generator per problem: draws its start, so that ``batch_size`` never changes a result.
     batch_size
-        Problems optimised together; memory only. 16 keeps the pair buffers near the cache (our choice).
+        Problems optimised together; memory only. 16 keeps the pair buffers near the cache (our choice). Several batches
+        are fitted in threads.
 
     Notes
     -----
@@ -235,7 +237,8 @@ def fit_in_row_space(
     rank, d = space.rows.shape[1], settings.n_components
     flat = np.zeros((problems, d * rank + rank + 1), dtype=np.float32)
     fitted = np.ascontiguousarray(space.rows[train])
-    for first in range(0, problems, batch_size):
+
+    def fit(first: int) -> None:
         part = slice(first, min(first + batch_size, problems))
         chosen = targets[part][:, train[:, None], train[None, :]].astype(np.float32)
         weights, _, log_beta = unpack(flat[part], d)
@@ -244,6 +247,8 @@ def fit_in_row_space(
         mean_target = chosen.sum(axis=(1, 2), dtype=np.float64) / (train.size * (train.size - 1))
         log_beta[:] = np.log(np.maximum(mean_target, 1e-6) / (np.pi / 2))
         optimise(fitted, chosen, flat[part], d, settings.alpha, settings.rates())
+
+    in_threads(fit, range(0, problems, batch_size))
     weights, bias, log_beta = unpack(flat, d)
     return RowFit(weights, bias, np.exp(log_beta))
 

@@ -12,6 +12,8 @@ from ...manifolds._let import LetSettings, fit_in_row_space, row_space
 from ..metrics import angular_distances, distance_spearman
 from ._holdouts import MIN_TRAINING, random_folds, touching_pairs
 
+TARGETS_AT_ONCE = 64
+"""Targets to refit to at a time: enough for several threads, and few enough for the memory of their distances."""
 CANNOT_REFIT = "the head was fitted on cells, which do not travel with the artifact, so that it cannot be refitted"
 
 
@@ -61,6 +63,6 @@ class RefittedStatistic:
         """Refit to each target, shape (B, n, n), with a generator each, and return the statistics, shape (B,)."""
         scores = []
         for space, pairs in self.splits:
-            fit = fit_in_row_space(space, targets, self.settings, rngs=rngs, batch_size=max(1, len(targets)))
+            fit = fit_in_row_space(space, targets, self.settings, rngs=rngs)
             scores.append(distance_spearman(angular_distances(fit.latents(space.rows)), targets, pairs))
         return np.asarray(np.mean(scores, axis=0))

@@ -8,7 +8,7 @@ import pytest
 from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.gates.metrics import all_pairs, angular_distances, distance_spearman
 from manifoldzoo.manifolds._let import LetSettings, fit_let
-from manifoldzoo.manifolds._let_many import feature_coordinates, fit_let_many
+from manifoldzoo.manifolds._let_many import feature_coordinates, fit_let_many, fit_let_starts
 
 SETTINGS = LetSettings(n_components=4, n_steps=80)
 
@@ -105,6 +105,37 @@ def test_features_of_low_rank_are_fitted_in_their_span():
     assert np.isfinite(found).all()
     # a line has no room beside it: the latents lie on one too
     assert np.linalg.matrix_rank(found[0] - found[0].mean(axis=0), tol=1e-2 * np.abs(found).max()) == 1
+
+
+def test_rows_that_repeat_one_another_cost_no_direction():
+    """Features of a stage alone: the first rows are the same, and what tells later ones apart must be kept."""
+    at = np.repeat(np.arange(8), [6, 1, 5, 2, 7, 1, 3, 4])
+    one_hot = np.eye(8)[at]
+    distances = 1.0 * np.abs(at[:, None] - at)
+    placed, settings = feature_coordinates(one_hot, scale_floor=0.1)[None], LetSettings(n_components=4, n_steps=400)
+    found = fit_let_many(placed, distances, settings, rng=np.random.default_rng(0))
+    head = fit_let(one_hot, distances, settings, rng=np.random.default_rng(0))
+    pairs = all_pairs(len(at))
+    many, one = (distance_spearman(angular_distances(z), distances, pairs) for z in (found[0], head.latent(one_hot)))
+    assert one > 0.95
+    assert many > one - 0.02
+
+
+def test_starts_are_those_of_their_generators_in_any_batch():
+    features, distances = planted(n_problems=2)
+    placed, train = coordinates(features), np.arange(0, 50, 2)
+    together = fit_let_starts(placed, distances, SETTINGS, rngs=np.random.default_rng(3).spawn(3), train=train)
+    assert together.shape == (2, 3, 50, 4)
+    for batch_size in (1, 4, 100):
+        rngs = np.random.default_rng(3).spawn(3)
+        again = fit_let_starts(placed, distances, SETTINGS, rngs=rngs, train=train, batch_size=batch_size)
+        assert np.array_equal(again, together)
+    for start, rng in enumerate(np.random.default_rng(3).spawn(3)):
+        alone = fit_let_many(placed, distances, SETTINGS, rng=rng, train=train)
+        assert np.array_equal(alone, together[:, start])
+    assert not np.allclose(together[:, 0], together[:, 1])
+    with pytest.raises(BadInputError, match="0 generators"):
+        fit_let_starts(placed, distances, SETTINGS, rngs=[])
 
 
 def test_what_does_not_fit_together_is_refused():
