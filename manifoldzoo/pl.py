@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from .gates.report._figure import gates as gates
-    from .gates.report._figure import null as null
+    from .gates.report._figure_controls import controls as controls
+    from .gates.report._figure_gates import gates as gates
+    from .gates.report._figure_holdouts import holdouts as holdouts
+    from .gates.report._figure_null import null as null
     from .manifolds.plots._calibration import calibration as calibration
     from .manifolds.plots._confusion import confusion as confusion
     from .manifolds.plots._embedding import embedding as embedding
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __package__ or "manifoldzoo",
     submod_attrs={
-        "gates.report._figure": ["gates", "null"],
+        "gates.report._figure_controls": ["controls"],
+        "gates.report._figure_gates": ["gates"],
+        "gates.report._figure_holdouts": ["holdouts"],
+        "gates.report._figure_null": ["null"],
         "manifolds.plots._calibration": ["calibration"],
         "manifolds.plots._confusion": ["confusion"],
         "manifolds.plots._embedding": ["embedding"],

@@ -21,7 +21,7 @@ import manifoldzoo as mz
 from manifoldzoo import pl
 from manifoldzoo.gates._ladder import validate
 
-NAMES = {"calibration", "confusion", "embedding", "gates", "null", "stage_graph"}
+NAMES = {"calibration", "confusion", "controls", "embedding", "gates", "holdouts", "null", "stage_graph"}
 
 
 def test_its_names_are_documented_and_take_axes() -> None:
@@ -72,7 +72,8 @@ def test_a_user_draws_everything(artifact: Path, cells: Path, monkeypatch: pytes
             warnings.simplefilter("error")
             for ax in drawn:
                 ax.figure.canvas.draw()
-        with pytest.raises(mz.ZooError, match="through 3"):
-            pl.null(run)
+        for draw, rung in ((pl.null, 3), (pl.holdouts, 3), (pl.controls, 6)):
+            with pytest.raises(mz.ZooError, match=f"through {rung}"):
+                draw(run)
     finally:
         pyplot.close("all")

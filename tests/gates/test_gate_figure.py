@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
-from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from figures import assert_readable, run_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 mpl.use("Agg")
 
 from matplotlib import pyplot
-from matplotlib.axes import Axes
 from matplotlib.colors import same_color, to_rgb
-from matplotlib.text import Text
 
 from manifoldzoo.cards._errors import BadInputError, MissingExtraError
 from manifoldzoo.cards._evidence import EvidenceRun, NullSummary, Record, conclude, judge, not_run, undecided
 from manifoldzoo.gates.nulls._permutation import null_summary
-from manifoldzoo.gates.report._figure import COLOURS, MARKS, gates, null, null_histogram
+from manifoldzoo.gates.report._figure_gates import gates, gates_in_words
+from manifoldzoo.gates.report._figure_null import null, null_histogram, null_in_words
+from manifoldzoo.gates.report._statuses import COLOURS, MARKS
 
 SUMMARY = NullSummary(
     kind="labels exchanged",
@@ -39,17 +38,6 @@ SUMMARY = NullSummary(
 def close_figures():
     yield
     pyplot.close("all")
-
-
-def run_of(*rungs) -> EvidenceRun:
-    return EvidenceRun(
-        artifact_digest="a" * 64,
-        reference="tiny@0.1.0",
-        started=datetime(2026, 1, 2, tzinfo=UTC),
-        seconds=1.0,
-        software={},
-        rungs=list(rungs),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -178,27 +166,6 @@ def test_a_run_of_one_kind_has_one_panel():
     assert panel.get_xlim() == (0, 1)
 
 
-def assert_readable(figure) -> None:
-    figure.draw_without_rendering()
-    width, height = figure.canvas.get_width_height()
-    axes = [ax for ax in figure.findobj(Axes) if ax.axison]
-    hidden = {text for ax in figure.findobj(Axes) for axis in (ax.xaxis, ax.yaxis) for text in axis.findobj(Text)}
-    for ax in axes:
-        # ticks beyond the axes are there, and not drawn
-        low, high = ax.get_xlim()
-        hidden -= {text for text in ax.get_xticklabels() if low <= text.get_position()[0] <= high}
-        hidden -= {*ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label}
-    found = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in hidden]
-    boxes = []
-    for text in found:
-        assert text.get_fontsize() >= 7, text
-        box = Text.get_window_extent(text)
-        assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, text
-        boxes.append((box.shrunk(0.98, 0.9), text.get_text()))
-    assert len(boxes) > 8
-    assert not [(a, b) for (x, a), (y, b) in combinations(boxes, 2) if x.overlaps(y)]
-
-
 def test_the_bundled_evidence_is_readable():
     from manifoldzoo.registry._evidence_files import read_evidence
     from manifoldzoo.registry._resolve import load
@@ -265,6 +232,13 @@ def test_a_null_histogram_holds_the_shares_between_its_quantiles(draws):
     assert apart <= set(edges) or min(np.diff(sorted(apart))) < 1e-5 * np.ptp(edges)
 
 
+def test_quantiles_without_a_level_are_passed_over():
+    odd = SUMMARY.model_copy(update={"quantiles": {"0.5": 0.1, "median": 0.2, "nan": 0.2, "1.5": 0.3, "0": -0.1}})
+    edges, density = null_histogram(odd)
+    assert edges == pytest.approx([-0.2, 0.1, 0.4])
+    assert density == pytest.approx([0.5 / 0.3] * 2)
+
+
 def test_a_histogram_of_evenly_spread_draws_is_flat():
     edges, density = null_histogram(null_summary("even", np.linspace(0, 2, 10_001)))
     assert density == pytest.approx([0.5] * len(density))
@@ -284,3 +258,33 @@ def test_without_matplotlib_the_extra_is_named(run, monkeypatch):
     for draw in (gates, null):
         with pytest.raises(MissingExtraError, match=r"manifoldzoo\[plot\]"):
             draw(run)
+
+
+def test_thresholds_of_zero_do_not_hide_small_numbers():
+    small = [judge("permutation", 0.001, "<=", 0.001), judge("shared", 0.0, "<=", 0.0), judge("odd", -1.0, "<", 2.0)]
+    powers, linear = gates(run_of(conclude(5, small)))
+    assert (powers.get_xscale(), linear.get_xscale()) == ("log", "linear")
+    assert rows(powers) == ["rung 5: permutation"]
+    assert rows(linear) == ["rung 5: shared", "rung 5: odd"]
+    assert bars(linear)["rung 5: odd"].get_width() == -1
+
+
+def test_words_say_what_the_figures_show(run):
+    assert gates_in_words(run) == (
+        "11 checks against their thresholds: 5 pass; 4 fail (rung 3: donor holdout, rung 3: study holdout, "
+        "rung 3: permutation, rung 3: trust); 1 cannot decide (rung 3: branch holdout); 1 not run (rung 4: specific)."
+    )
+    assert null_in_words(run) == (
+        "rung 3: permutation: observed 0.150, 999 draws of the null from -0.200 to 0.400; fail, 0.25, needed <= 0.001. "
+        "rung 3: permutation fixed head: nothing recorded as observed, 999 draws of the null from -0.200 to 0.400; "
+        "pass, 0.001 <= 0.001, informs only."
+    )
+
+
+def test_text_from_records_is_not_read_as_mathematics():
+    name, reason = "$\\frac{", "costs $5 and $\\nope"
+    strange = [judge(name, 0.1, ">=", 0.2, null=SUMMARY), Record(gate="$x", status="fail", reason=reason)]
+    panels = gates(run_of(conclude(3, strange), reference="$a@$1.0.0"))
+    panels[0].figure.draw_without_rendering()
+    assert any(reason in text.get_text() for text in panels[1].texts)
+    null(run_of(conclude(3, strange))).figure.draw_without_rendering()
