@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ..cards._errors import FormatError
-from ..cards._evidence import EvidenceRun, rung_reached
+from ..cards._evidence import EvidenceRun, counted_rung
 from ..cards._readme import render_readme
+from ..gates._stored import Contradiction, contradictions
 from ..manifolds._files import write_bytes
 from ..manifolds._format import README
 
@@ -59,9 +60,21 @@ def add_evidence(folder: Path, run: EvidenceRun) -> Path:
     return path
 
 
+def contradicted_evidence(folder: Path, run: EvidenceRun) -> dict[Path, list[Contradiction]]:
+    """Find the stored runs that say otherwise than one that was just made, with what they say.
+
+    Raises
+    ------
+    FormatError
+        If a file is not a validation run, or its statuses contradict its own numbers.
+    """
+    found = {path: contradictions(run, stored) for path, stored in read_evidence_files(folder).items()}
+    return {path: said for path, said in found.items() if said}
+
+
 def highest_rung(folder: Path, digest: str) -> int:
-    """Highest rung that any run bound to the digest reached."""
-    return max((rung_reached(run.rungs) for run in read_evidence(folder, digest)), default=0)
+    """Highest rung that any run bound to the digest reached, but for runs on cells of its user's own."""
+    return max((counted_rung(run) for run in read_evidence(folder, digest)), default=0)
 
 
 def write_readme(folder: Path, manifold: Manifold) -> Path:

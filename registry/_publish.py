@@ -14,9 +14,11 @@ from ..cards._evidence import PUBLISH_RUNG, EvidenceRun, rung_reached
 from ..gates._ladder import validate
 from ..manifolds._format import list_artifact
 from ..manifolds._manifold import Manifold
-from ._evidence_files import add_evidence, read_evidence_files, write_readme
+from ._evidence_files import add_evidence, contradicted_evidence, read_evidence, write_readme
 from ._folders import bundled_store, local_store
 from ._reference import HubReference, parse_reference
+
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def publish(
 ) -> Publication:
     """Validate an artifact through rung 3 and publish it with that evidence.
 
-    The evidence is computed here and now: a run found beside the artifact is never trusted. It is carried along
-    unless it claims more for rungs 1 to 3 than was just computed.
+    The evidence is computed here and now, up to the highest rung that a run beside the artifact claims to have passed,
+    and at least to rung 3: none of them is trusted. They are carried along as far as they say what was computed.
     On the Hub all files go up in one commit on top of the head seen at the start, and the version is tagged.
 
     Parameters
@@ -95,7 +97,7 @@ def publish(
         raise ReferenceSyntaxError(f"{to!r} is not a place to publish to.", "Write 'local' or hf://OWNER/REPO.")
     manifold = Manifold.read(source)
     head = _check_new(manifold, target)
-    run = validate(manifold, through=PUBLISH_RUNG, progress=progress)
+    run = validate(manifold, through=max(PUBLISH_RUNG, _claimed(source, manifold.digest)), progress=progress)
     if rung_reached(run.rungs) < PUBLISH_RUNG:
         if allow_below is None:
             reasons = "; ".join(f"rung {r.rung} {r.status}: {r.reason}" for r in run.rungs if r.status != "pass")
@@ -142,14 +144,19 @@ def _check_new(manifold: Manifold, target: HubReference | None) -> str | None:
     return None
 
 
+def _claimed(source: Path, digest: str) -> int:
+    """Highest rung that a run beside an artifact says it passes, whether or not it passes those below."""
+    runs = [run for run in read_evidence(source, digest) if run.own_panel is None]
+    return max((result.rung for run in runs for result in run.rungs if result.status == "pass"), default=0)
+
+
 def _drop_contradicted(staged: Path, run: EvidenceRun) -> None:
-    """Leave behind evidence that claims more than the run just made found."""
-    for path, other in read_evidence_files(staged).items():
-        claimed = min(rung_reached(other.rungs), PUBLISH_RUNG)
-        if other.artifact_digest == run.artifact_digest and claimed > rung_reached(run.rungs):
-            path.unlink()
-            warnings.warn(
-                f"evidence/{path.name} claims rung {claimed}, recomputed was {rung_reached(run.rungs)}: left out.",
-                IntegrityWarning,
-                stacklevel=3,
-            )
+    """Leave behind evidence that says otherwise than the run just made."""
+    for path, found in contradicted_evidence(staged, run).items():
+        path.unlink()
+        said = "; ".join(map(str, found[:_EXAMPLES]))
+        warnings.warn(
+            f"evidence/{path.name} is left out, as {len(found)} of its records do not come out again: {said}.",
+            IntegrityWarning,
+            stacklevel=3,
+        )

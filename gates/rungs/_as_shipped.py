@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,10 +11,11 @@ from ...cards._evidence import RungResult, conclude, not_run, undecided
 from .._gate_data import GateData
 from ..metrics import angular_distances
 from ..refits._refitted import CANNOT_REFIT
+from ._copied import copied_record
 from ._published import NEIGHBOURS, neighbourhood_records
 from ._transfers import Outside, transfers
 
-REFITTED = ("random_holdout", "donor_holdout", "branch_holdout", "blocked_permutation")
+REFITTED = ("shipped_head", "random_holdout", "donor_holdout", "branch_holdout", "blocked_permutation")
 """Gates of rung 3 that need other heads than the one shipped."""
 
 
@@ -20,7 +23,7 @@ def as_shipped(
     rung: int,
     data: GateData,
     latent: NDArray[np.floating],
-    outside: Outside | None,
+    outside: Sequence[Outside],
     *,
     seed: int,
     n_permutations: int = 1000,
@@ -36,7 +39,7 @@ def as_shipped(
     latent
         Coordinates of its anchors under the shipped head, shape (n, d).
     outside
-        The external panel under the same head.
+        The external and zero-shot panels under the same head.
     seed, n_permutations
         As of ``transfers``.
 
@@ -51,5 +54,8 @@ def as_shipped(
     if rung != 3:
         return not_run(rung, CANNOT_REFIT)
     angles = angular_distances(np.asarray(latent, dtype=np.float64)[None])
-    records = neighbourhood_records(data, lambda: angles, NEIGHBOURS, seed)
+    records = [
+        copied_record("no_copied_anchors", data.expression),
+        *neighbourhood_records(data, angles, NEIGHBOURS, seed),
+    ]
     return conclude(3, [*records, *(undecided(gate, CANNOT_REFIT, status="not run") for gate in REFITTED)])

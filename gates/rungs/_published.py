@@ -7,12 +7,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cards._evidence import Record, RungResult, conclude, judge, undecided
+from ...cards._card import Card
+from ...cards._evidence import Direction, Record, RungResult, conclude, judge, undecided
 from ...manifolds._let import LetSettings, fit_in_row_space, row_space
 from .._gate_data import GateData
 from ..metrics import angular_distances, continuity, euclidean_distances, trustworthiness
 from ..nulls._permutation import log10_arrangements, permutation_records, permutation_test, why_undecidable
 from ..refits._holdouts import group_folds, holdout_record, random_folds, refit_holdouts
+from ._copied import copied_record
+from ._geometry import geometry_records
+from ._mantel_records import mantel_records
+from ._shipped import SHORTFALL, shipped_record
 
 TRUSTWORTHINESS = 0.80
 HOLDOUT = 0.20
@@ -21,18 +26,32 @@ NEIGHBOURS = 10
 _SHOWN_NEIGHBOURS = (5, 10, 15, 20)
 
 
+def gates_of(_card: Card) -> list[tuple[str, Direction, float]]:
+    """Gate, direction and threshold of every test that rung 3 decides by."""
+    return [
+        ("no_copied_anchors", "<=", 0.0),
+        ("shipped_head", "<=", SHORTFALL),
+        ("trustworthiness", ">=", TRUSTWORTHINESS),
+        ("random_holdout", ">=", HOLDOUT),
+        ("donor_holdout", ">=", HOLDOUT),
+        ("branch_holdout", ">=", HOLDOUT),
+        ("blocked_permutation", "<=", PERMUTATION_P),
+    ]
+
+
 def published_gates(
     data: GateData,
     settings: LetSettings,
     *,
     seed: int,
+    latent: NDArray[np.floating] | None = None,
     n_permutations: int = 1000,
     neighbours: int = NEIGHBOURS,
     n_repeats: int = 10,
     n_starts: int = 20,
     progress: Callable[[int], None] | None = None,
 ) -> RungResult:
-    """Run rung 3: trustworthiness, three refitted holdouts and the refitted blocked permutation.
+    """Run rung 3: the shipped head, trustworthiness, three refitted holdouts and the refitted blocked permutation.
 
     Parameters
     ----------
@@ -42,6 +61,9 @@ def published_gates(
         Parameters of the head, the same in every refit.
     seed
         Each gate gets its own child of this seed, so that leaving one out would not change another.
+    latent
+        Coordinates of the anchors under the shipped head, shape (n, d); without them the gate of the shipped head is
+        ``not run``.
     n_permutations
         At least 999, or the permutation gate cannot decide.
     neighbours
@@ -60,13 +82,20 @@ def published_gates(
     trustworthiness is not published: Euclidean distance of the features as the operator gives them, so that it does not
     hang on our standardisation, against the latent angle of heads fitted on all anchors, averaged over starts (our
     choice). Continuity, trustworthiness against expression and the study holdout are shown beside and do not decide.
+    Two gates are ours: no anchor may be a copy of another, which a holdout would leak through, and the shipped head has
+    to be one that the procedure gives, as all other gates judge refitted heads.
     """
     root = np.random.default_rng(seed)
     head_rng, random_rng, donor_rng, branch_rng, study_rng, permutation_rng = root.spawn(6)
     n = len(data.features)
-    records = neighbourhood_records(
-        data, lambda: _refitted_angles(data, settings, n_starts, head_rng), neighbours, seed
-    )
+    angles = _refitted_angles(data, settings, n_starts, head_rng)
+    records = [
+        copied_record("no_copied_anchors", data.expression),
+        undecided("shipped_head", "no head was given", status="not run")
+        if latent is None
+        else shipped_record(data, latent, angles, seed=seed),
+        *neighbourhood_records(data, angles, neighbours, seed),
+    ]
     split_rng, fit_rng = random_rng.spawn(2)
     holdouts = (
         ("random_holdout", random_folds(n, rng=split_rng, n_repeats=n_repeats), fit_rng),
@@ -79,6 +108,10 @@ def published_gates(
         record = holdout_record(gate, result, HOLDOUT, seed=seed)
         records.append(record.model_copy(update={"decides": False}) if gate == "study_holdout" else record)
     records += _permutation_records(data, settings, n_permutations, permutation_rng, seed, progress)
+    if latent is not None:
+        records += geometry_records(data, latent, seed=seed)
+        if np.linalg.norm(latent, axis=1).all():
+            records += mantel_records(data, latent, seed=seed)
     return conclude(3, records)
 
 
@@ -93,7 +126,7 @@ def _refitted_angles(
     return angular_distances(fit.latents(space.rows))
 
 
-def neighbourhood_records(data: GateData, angles: Callable[[], NDArray[np.float64]], k: int, seed: int) -> list[Record]:
+def neighbourhood_records(data: GateData, angles: NDArray[np.float64], k: int, seed: int) -> list[Record]:
     """Make the records of trustworthiness and what is shown beside it.
 
     Parameters
@@ -101,8 +134,7 @@ def neighbourhood_records(data: GateData, angles: Callable[[], NDArray[np.float6
     data
         The extraction panel.
     angles
-        Gives the latent angles of its anchors under one head or several, shape (n_heads, n, n); asked only where there
-        are anchors enough.
+        Latent angles of its anchors under one head or several, shape (n_heads, n, n).
     k
         Neighbours.
     seed
@@ -111,7 +143,6 @@ def neighbourhood_records(data: GateData, angles: Callable[[], NDArray[np.float6
     n = len(data.features)
     if n < 2 * k + 1:
         return [undecided("trustworthiness", f"{n} anchors are too few for k = {k}, expected at least {2 * k + 1}")]
-    latents = angles()
     references = {"features": euclidean_distances(data.features), "expression": euclidean_distances(data.expression)}
     kept = [
         ("trustworthiness", trustworthiness, "features"),
@@ -121,7 +152,7 @@ def neighbourhood_records(data: GateData, angles: Callable[[], NDArray[np.float6
     records = []
     for gate, measure, name in kept:
         by_start = {
-            size: np.array([measure(references[name], latent, k=size) for latent in latents])
+            size: np.array([measure(references[name], latent, k=size) for latent in angles])
             for size in sorted({k, *_SHOWN_NEIGHBOURS})
             if 2 * size < n
         }
@@ -131,7 +162,7 @@ def neighbourhood_records(data: GateData, angles: Callable[[], NDArray[np.float6
         extra: dict[str, float | int | str | bool | None] = {
             "k": k,
             "space": name,
-            "n_starts": len(latents),
+            "n_starts": len(angles),
             "start_sd": spread,
             **shown,
         }

@@ -121,7 +121,7 @@ def test_trustworthiness_is_that_of_the_shipped_head(sound, run):
 def test_a_head_that_fails_as_it_is_fails_the_rung(sound):
     data = gate_data(sound)
     noise = np.random.default_rng(0).standard_normal((len(data.stage), 3))
-    result = as_shipped(3, data, noise, None, seed=1)
+    result = as_shipped(3, data, noise, [], seed=1)
     assert result.status == "fail"
     assert result.reason.startswith("trustworthiness")
 
@@ -137,7 +137,7 @@ def test_the_frozen_head_is_tried_on_the_external_panel(run):
 def test_an_external_panel_that_shares_cells_still_fails(sound):
     data = gate_data(sound)
     latent = sound.project(sound.tensors["panel.anchors"])
-    result = as_shipped(5, data, latent, Outside(data, latent, 3, 0), seed=1, n_permutations=19)
+    result = as_shipped(5, data, latent, [Outside(data, latent, 3, 0)], seed=1, n_permutations=19)
     assert result.status == "fail"
 
 
@@ -146,8 +146,10 @@ def test_a_head_that_keeps_neighbours_leaves_the_rung_open_and_says_why_once(sou
     features = np.asarray(data.features) - np.mean(data.features, axis=0)
     # seen from afar, angles are distances
     latent = np.hstack([1e-3 * features, np.ones((len(features), 1))])
-    result = as_shipped(3, data, latent, None, seed=1)
-    assert result.records[0].statistic == pytest.approx(1.0)
+    result = as_shipped(3, data, latent, [], seed=1)
+    found = {record.gate: record for record in result.records}
+    assert found["trustworthiness"].statistic == pytest.approx(1.0)
+    assert found["no_copied_anchors"].status == "pass"
     assert (result.status, result.reason) == ("not run", f"{', '.join(_as_shipped.REFITTED)}: {CANNOT_REFIT}")
 
 

@@ -10,7 +10,7 @@ import pytest
 from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.gates._gate_data import GateData
 from manifoldzoo.gates.rungs._published import published_gates
-from manifoldzoo.manifolds._let import LetSettings
+from manifoldzoo.manifolds._let import LetSettings, fit_let
 
 QUICK = LetSettings(n_components=4, n_steps=40)
 LIGHT = {"n_repeats": 3, "n_starts": 2, "seed": 3}
@@ -54,8 +54,9 @@ def planted(n=72, p=40, seed=0):
 
 @pytest.fixture(scope="module")
 def passed():
-    seen = []
-    return published_gates(planted(), QUICK, n_permutations=999, progress=seen.append, **LIGHT), seen
+    seen, data = [], planted()
+    latent = fit_let(data.features, data.distances, QUICK, rng=np.random.default_rng(7)).latent(data.features)
+    return published_gates(data, QUICK, latent=latent, n_permutations=999, progress=seen.append, **LIGHT), seen
 
 
 def test_a_planted_panel_passes_every_gate(passed):
@@ -63,6 +64,8 @@ def test_a_planted_panel_passes_every_gate(passed):
     assert result.status == "pass", result.reason
     found = {record.gate: record for record in result.records if record.decides}
     assert {gate: (record.threshold, record.direction) for gate, record in found.items()} == {
+        "no_copied_anchors": (0.0, "<="),
+        "shipped_head": (0.05, "<="),
         "trustworthiness": (0.80, ">="),
         "random_holdout": (0.20, ">="),
         "donor_holdout": (0.20, ">="),
@@ -82,7 +85,16 @@ def test_the_warning_figures_do_not_decide(passed):
         "continuity",
         "study_holdout",
         "blocked_permutation_fixed_head",
+        "shipped_geometry",
+        "mantel",
+        "partial_mantel",
     }
+
+
+def test_without_the_shipped_head_its_gate_is_open():
+    result = published_gates(planted(n=36), QUICK, n_permutations=5, **LIGHT)
+    record = next(record for record in result.records if record.gate == "shipped_head")
+    assert record.status == "not run"
 
 
 def test_noise_features_fail():
