@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from ._evidence import EvidenceRun as EvidenceRun
     from ._evidence import NullSummary as NullSummary
     from ._evidence import Record as Record
+    from ._evidence import RegisteredTest as RegisteredTest
     from ._evidence import RungResult as RungResult
     from ._evidence import Status as Status
     from ._evidence import conclude as conclude
     from ._evidence import judge as judge
     from ._evidence import rung_reached as rung_reached
+    from ._evidence_plan import EvidencePlan as EvidencePlan
     from ._readme import render_readme as render_readme
 
 # card.json of a bundled artifact is read in the first tenth of a second; rendering and evidence are not needed for it
@@ -80,12 +82,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "EvidenceRun",
             "NullSummary",
             "Record",
+            "RegisteredTest",
             "RungResult",
             "Status",
             "conclude",
             "judge",
             "rung_reached",
         ],
+        "_evidence_plan": ["EvidencePlan"],
         "_readme": ["render_readme"],
     },
 )

@@ -9,10 +9,11 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ._adaptor import Adaptor
 from ._errors import FormatError
+from ._evidence_plan import EvidencePlan
 from ._frozen import Frozen, Scalar, Sha256
 from ._names import NAME_PATTERN, VERSION_PATTERN
 
-CARD_VERSION = 2
+CARD_VERSION = 3
 
 
 def _check_licence(licence: str) -> str:
@@ -319,7 +320,7 @@ class Card(Frozen):
     The evidence is kept beside it, bound to the artifact digest, because it may grow.
     """
 
-    card_version: Literal[2] = 2
+    card_version: Literal[3] = 3
     name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
     version: Annotated[str, Field(pattern=VERSION_PATTERN)]
     title: Text
@@ -333,6 +334,8 @@ class Card(Frozen):
     """Panels beside the extraction panel."""
     untrained: list[Untrained] = Field(default_factory=list)
     """Models without training that the last rung compares with."""
+    evidence: EvidencePlan | None = None
+    """What the recipe fixed of the evidence; null is the standard."""
     ruler: Ruler
     genes: GeneAnnotation
     test_vectors: Tolerance

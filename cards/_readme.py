@@ -9,7 +9,8 @@ import yaml
 
 from ._adaptor import Convergence
 from ._card import Candidate, Card, Choice, Familiarity
-from ._evidence import RUNG_NAMES, EvidenceRun, rung_reached
+from ._evidence import RUNG_NAMES, EvidenceRun, best_run, rung_reached
+from ._evidence_plan import EvidencePlan
 
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0", "cc-by-sa-4.0"})
 
@@ -32,13 +33,15 @@ def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figu
     -------
     The README. Every figure in it comes from the card or from an evidence record.
     """
-    bound = [run for run in evidence if run.artifact_digest == digest]
+    bound = [run for run in evidence if run.artifact_digest == digest and run.own_panel is None]
+    on_own_cells = [run for run in evidence if run.artifact_digest == digest and run.own_panel is not None]
     sections = [
         _metadata(card),
         f"# {card.title}\n\n{_control(card)}{card.description}\n",
         *map(_figure, figures[:1]),
         _usage(card),
         _evidence(bound),
+        *([_own_cells(on_own_cells)] if on_own_cells else []),
         _making(card),
         *([_choice(card.extraction.choice)] if card.extraction.choice else []),
         _panel(card),
@@ -94,7 +97,7 @@ def _evidence(runs: Sequence[EvidenceRun]) -> str:
     """Rung table and records of the run that reached highest, the newest among equals."""
     if not runs:
         return "## Evidence\n\nNo validation run travels with this artifact.\n"
-    best = max(runs, key=lambda run: (rung_reached(run.rungs), run.started))
+    best = best_run(runs)
     reached = rung_reached(best.rungs)
     lines = [
         "## Evidence\n",
@@ -123,6 +126,23 @@ def _evidence(runs: Sequence[EvidenceRun]) -> str:
             lines.append(f"| {' | '.join(map(str, cells))} |")
     if best.allowed_below:
         lines += ["", f"**Published below rung 3**, reason given: {best.allowed_below}"]
+    return "\n".join(lines) + "\n"
+
+
+def _own_cells(runs: Sequence[EvidenceRun]) -> str:
+    """Runs on cells that users brought, oldest first."""
+    lines = [
+        "### On cells of users\n",
+        "These runs do not count towards the rung, because nobody else has the cells.\n",
+        "| run | cells | anchors | labels without a stage | rung 5 |",
+        "| --- |" + " --- |" * 4,
+    ]
+    for run in sorted(runs, key=lambda run: run.started):
+        own = run.own_panel
+        if own is not None:
+            status = next((result.status for result in run.rungs if result.rung == 5), "not run")
+            cells = (f"{run.started:%Y-%m-%d}", _cell(own.name), own.n_anchors, len(own.unmapped), status)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -165,6 +185,7 @@ def _making(card: Card) -> str:
             for readout in made.readouts
         ),
         *([_familiarity(made.familiarity)] if made.familiarity else []),
+        *([_evidence_plan(card.evidence)] if card.evidence else []),
         f"- Ruler: {card.ruler.name} {card.ruler.version}, {len(card.ruler.stages)} stages, "
         f"{len({stage.branch for stage in card.ruler.stages})} branches, rooted at {card.ruler.root}.",
         f"- Seed {made.seed}; "
@@ -172,6 +193,15 @@ def _making(card: Card) -> str:
         + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _evidence_plan(plan: EvidencePlan) -> str:
+    """What the recipe fixed of the evidence."""
+    return (
+        f"- Evidence, as the recipe fixed it: {plan.n_permutations} permutations of labels, "
+        f"{plan.n_branch_permutations} of branches, {plan.n_starts} starts of the head; rung 6 compares with "
+        f"{', '.join(plan.comparisons)}."
+    )
 
 
 def _choice(choice: Choice) -> str:

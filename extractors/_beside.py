@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cards._card import BesidePanel
-from ..manifolds._labels import read_label_table
+from ..manifolds._cell_ids import CellIds
 from ..manifolds._panel_file import panel_manifest
-from ..manifolds._panel_overlap import PanelMembers, Role, check_overlap, read_panel_members
+from ..manifolds._panel_overlap import PanelMembers, Role, check_overlap
 from ..manifolds._panel_spec import BuiltPanel, build_panels
 from ._interface import Job
 
@@ -27,19 +27,40 @@ class _Own:
     members: PanelMembers
 
 
-def read_panels_beside(job: Job, genes: Sequence[str]) -> list[tuple[BesidePanel, Float32]]:
+@dataclass(frozen=True, eq=False)
+class PanelBeside:
+    """A panel that nothing is fitted to.
+
+    Attributes
+    ----------
+    entry
+        Of the card.
+    anchors
+        ``(n_anchors, n_genes)``.
+    cells
+        Who is in it.
+    """
+
+    entry: BesidePanel
+    anchors: Float32
+    cells: CellIds
+
+
+def read_panels_beside(job: Job, members: PanelMembers, genes: Sequence[str]) -> list[PanelBeside]:
     """Build the panels of a job that nothing is fitted to.
 
     Parameters
     ----------
     job
         With a panel specification, or without one.
+    members
+        Of the extraction panel.
     genes
         Of the manifold.
 
     Returns
     -------
-    Entry of the card and anchors of each, ``(n_anchors, n_genes)``.
+    One of each, in the order of the specification.
 
     Raises
     ------
@@ -50,11 +71,12 @@ def read_panels_beside(job: Job, genes: Sequence[str]) -> list[tuple[BesidePanel
         return []
     names = [spec.name for spec in job.panels.panels if spec.role != "extraction"]
     built = build_panels(job.panels, data=job.data, genes=genes, ruler=job.ruler, names=names)
-    own = _Own("cells", "extraction", read_panel_members(job.cells, labels=read_label_table(job.labels)))
+    own = _Own("cells", "extraction", members)
     found = []
     for panel in built.values():
         (shared,) = check_overlap([own, panel]).require().pairs
-        found.append((_entry(panel, shared.n_cells, shared.n_donors), panel.panel.anchors))
+        entry = _entry(panel, shared.n_cells, shared.n_donors)
+        found.append(PanelBeside(entry, panel.panel.anchors, CellIds.of(panel.members)))
     return found
 
 

@@ -95,6 +95,7 @@ def fill_card(
         panel=panel_manifest(prepared.panel, recipe.panel.min_cells),
         panels=list(panels),
         untrained=list(untrained),
+        evidence=recipe.evidence,
         ruler=_ruler(job.ruler, recipe),
         genes=GeneAnnotation(
             n=len(genes),

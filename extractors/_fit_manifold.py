@@ -71,7 +71,7 @@ def fit_manifold(
     for told, parts in readouts:
         for part, array in parts.items():
             tensors[f"readout.{told.task}.{part}"] = np.ascontiguousarray(array, dtype=np.float32)
-    tensors |= {f"panel.{told.name}.anchors": anchors for told, anchors in prepared.beside}
+    tensors |= {f"panel.{panel.entry.name}.anchors": panel.anchors for panel in prepared.beside}
     untrained = read_untrained(job, prepared, rng=untrained_rng)
     tensors |= {f"comparator.{told.control}.{told.seed}": coordinates for told, coordinates in untrained}
     genes = GeneTable(panel.genes, read_ensembl_ids(job.cells, panel.genes))
@@ -85,13 +85,13 @@ def fit_manifold(
         choice=choice,
         readouts=[told for told, _ in readouts],
         familiarity=fit_familiarity(panel, cells),
-        panels=[told for told, _ in prepared.beside],
+        panels=[panel.entry for panel in prepared.beside],
         untrained=[told for told, _ in untrained],
     )
     if not stores_operator(card.extraction):
         del tensors["operator"]
     draft = Manifold(card, genes, tensors, _empty_vectors(card), digest="")
-    return Manifold.build(card, genes, tensors, _vectors(draft, panel))
+    return Manifold.build(card, genes, tensors | _cell_ids(prepared), _vectors(draft, panel))
 
 
 def _tensors(panel: Panel, operator: NDArray[np.float32], head: LetHead) -> dict[str, NDArray[np.float32]]:
@@ -107,6 +107,14 @@ def _tensors(panel: Panel, operator: NDArray[np.float32], head: LetHead) -> dict
     stored = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in parts.items()}
     projection, offset = fold_projection(*list(stored.values())[:5])
     return stored | {"projection": projection.astype(np.float32), "offset": offset.astype(np.float32)}
+
+
+def _cell_ids(prepared: Prepared) -> dict[str, NDArray[np.uint64]]:
+    """Who is in each panel, as hashes."""
+    found = prepared.members.tensors()
+    for panel in prepared.beside:
+        found |= panel.cells.tensors(f"panel.{panel.entry.name}")
+    return found
 
 
 def _vectors(manifold: Manifold, panel: Panel) -> dict[str, NDArray[np.float32]]:

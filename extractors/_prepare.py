@@ -14,13 +14,14 @@ import scanpy as sc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..cards._card import BesidePanel
 from ..cards._errors import PanelError
+from ..manifolds._cell_ids import CellIds
 from ..manifolds._labels import LabelTable, read_label_table
 from ..manifolds._panel import Panel, PanelCells, build_panel, gene_names, read_panel_cells
+from ..manifolds._panel_overlap import read_panel_members
 from ..manifolds._recipe import PanelRecipe
 from ..manifolds._ruler import StageRuler
-from ._beside import read_panels_beside
+from ._beside import PanelBeside, read_panels_beside
 from ._interface import Job
 from .checkpoints._interface import Checkpoint
 
@@ -41,15 +42,18 @@ class Prepared:
         Labelled cells, balanced over stages.
     distances
         Ruler distances between the anchors, ``(n_anchors, n_anchors)``.
+    members
+        Who is in the panel, also in groups too small for an anchor.
     beside
-        Entry of the card and anchors of each panel that nothing is fitted to.
+        Panels that nothing is fitted to.
     """
 
     checkpoint: Checkpoint
     panel: Panel
     cells: PanelCells
     distances: NDArray[np.float64]
-    beside: tuple[tuple[BesidePanel, NDArray[np.float32]], ...] = ()
+    members: CellIds
+    beside: tuple[PanelBeside, ...] = ()
 
     @property
     def inputs(self) -> sparse.csr_matrix:
@@ -59,7 +63,7 @@ class Prepared:
     def without_group(self, name: str, *, study: bool) -> Prepared:
         """Leave out the anchors and cells of one study, or of one donor by its ``study:donor``.
 
-        Model, genes, files and the panels beside stay as they are.
+        Model, genes, files, members and the panels beside stay as they are.
         """
         anchors = np.asarray(self.panel.study if study else self.panel.donor_ids) != name
         cells = np.asarray(self.cells.study if study else self.cells.donor_ids) != name
@@ -109,9 +113,11 @@ def prepare(job: Job, rng: np.random.Generator) -> Prepared:
         max_per_stage=job.recipe.panel.max_cells_per_stage,
         rng=rng,
     )
+    members = read_panel_members(job.cells, labels=labels)
     # here, so that panels that overlap are refused before the model is run
-    beside = tuple(read_panels_beside(job, panel.genes))
-    return Prepared(job.checkpoint.with_genes(genes), panel, cells, job.ruler.distances(panel.stage), beside)
+    beside = tuple(read_panels_beside(job, members, panel.genes))
+    distances = job.ruler.distances(panel.stage)
+    return Prepared(job.checkpoint.with_genes(genes), panel, cells, distances, CellIds.of(members), beside)
 
 
 def panel_genes(

@@ -16,7 +16,7 @@ from ..cards._errors import BadInputError, CheckpointError, FormatError, Missing
 from ..cards._evidence import Record, RungResult
 from ..gates.metrics import all_pairs, angular_distances, distance_spearman
 from ..gates.rungs._intact import reproduces
-from ..manifolds._manifold import Manifold
+from ..manifolds._manifold import Manifold, in_format
 from ..manifolds._panel_spec import read_panel_set
 
 try:
@@ -31,7 +31,7 @@ from ._same_source import check_panels, match_files
 Verdict = Literal["bit for bit", "within tolerance", "differs"]
 _SOFTWARE = "extraction.software."
 _ASKED = (
-    *("title", "description", "licence", "intended_use", "limits", "citations", "ruler", "panel.min_cells"),
+    *("title", "description", "licence", "intended_use", "limits", "citations", "ruler", "panel.min_cells", "evidence"),
     *("genes.organism", "genes.coverage_floor", "test_vectors", "extraction.extractor"),
     *(f"extraction.adaptor.{field}" for field in ("kind", "n_components", "parameters")),
     *(f"extraction.operator.{field}" for field in ("kind", "combination")),
@@ -229,7 +229,11 @@ def reproduce(
 
 
 def compare(manifold: Manifold, again: Manifold, *, seconds: float = 0.0) -> Reproduction:
-    """Compare an artifact with one that should be the same; see ``Reproduction``."""
+    """Compare an artifact with one that should be the same; see ``Reproduction``.
+
+    What the format of the artifact has no place for takes no part: compared is what would be written in that format.
+    """
+    again = in_format(again, manifold.format_version)
     outputs = _outputs(manifold, again)
     verdict: Verdict = "differs"
     if again.digest == manifold.digest:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..cards._card import AnchorEntry, BesidePanel
 from ..cards._errors import BadInputError, FormatError
+from ..manifolds._cell_ids import CellIds
 from ..manifolds._features import apply_operator
 from ..manifolds._let import LetSettings, Schedule
 from ..manifolds._manifold import Manifold
@@ -81,14 +82,23 @@ def _as_gates_read(manifold: Manifold, expression: NDArray[np.floating], anchors
     )
 
 
-def outside_panel(manifold: Manifold) -> Outside | None:
-    """The external panel under the head as it is."""
-    found = panel_data(manifold, "external")
-    if found is None:
-        return None
-    panel, data = found
-    latent = manifold.project(np.asarray(data.expression))
-    return Outside(data, latent, panel.n_shared_cells, panel.n_shared_donors)
+def outside_panels(manifold: Manifold) -> list[Outside]:
+    """The external and the zero-shot panels that travel in the artifact, under the head as it is, in its order."""
+    found = []
+    for panel in manifold.card.panels:
+        if panel.role == "negative":
+            continue
+        data = _as_gates_read(manifold, manifold.tensors[f"panel.{panel.name}.anchors"], panel.manifest.anchors)
+        latent = manifold.project(np.asarray(data.expression))
+        n_cells = max(panel.n_shared_cells, _recounted(manifold, panel.name))
+        found.append(Outside(data, latent, n_cells, panel.n_shared_donors, panel.name, panel.role))
+    return found
+
+
+def _recounted(manifold: Manifold, name: str) -> int:
+    """Cells that a panel shares with the extraction panel by the ids that travel; 0 where none do."""
+    own, other = (CellIds.read(manifold.tensors, panel) for panel in ("panel", f"panel.{name}"))
+    return 0 if own is None or other is None else own.n_shared(other)
 
 
 def shipped_comparators(manifold: Manifold, data: GateData, seed: int) -> list[Comparator]:

@@ -7,14 +7,26 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..cards._card import Card
 from ..cards._errors import BadInputError, ZooError
-from ..cards._evidence import RUNG_NAMES, EvidenceRun, RungResult, conclude, not_run, undecided
+from ..cards._evidence import RUNG_NAMES, EvidenceRun, RegisteredTest, RungResult, conclude, not_run, undecided
+from ..cards._evidence_plan import (
+    STANDARD_BRANCH_PERMUTATIONS,
+    STANDARD_PERMUTATIONS,
+    STANDARD_STARTS,
+    RunPlan,
+    seed_of,
+)
 from ..manifolds._manifold import Manifold
-from ._artifact_data import gate_data, let_settings, outside_panel, panel_data, shipped_comparators
+from ._artifact_data import gate_data, let_settings, outside_panels, panel_data, shipped_comparators
+from ._own_cells import OwnCells, with_own_tests
+from ._registered import completed, registered_tests
 from .rungs._as_shipped import as_shipped
 from .rungs._intact import reproduces, valid
 from .rungs._model_derived import model_derived
@@ -22,23 +34,39 @@ from .rungs._published import published_gates
 from .rungs._specific import specific
 from .rungs._transfers import transfers
 
+if TYPE_CHECKING:
+    from ..manifolds._own_panel import OwnPanel
+
 Progress = Callable[[str, int, int], None]
-N_PERMUTATIONS = 1000
-N_BRANCH_PERMUTATIONS = 999
+N_PERMUTATIONS = STANDARD_PERMUTATIONS
+N_BRANCH_PERMUTATIONS = STANDARD_BRANCH_PERMUTATIONS
+N_STARTS = STANDARD_STARTS
 
 
-def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None = None) -> EvidenceRun:
+def validate(
+    manifold: Manifold,
+    *,
+    through: int | None = None,
+    panel: OwnPanel | str | Path | None = None,
+    progress: Progress | None = None,
+) -> EvidenceRun:
     """Recompute the evidence of a manifold up to a rung.
 
     Everything is computed from the artifact itself: the anchors of its extraction panel travel in it. Seeds come
-    from the artifact digest, so that nobody can shop for one and everybody gets the same records.
+    from the artifact digest, so that nobody can shop for one and everybody gets the same records. The tests that decide
+    are registered before anything is computed, see ``registered_tests``, and travel in the run with its plan.
 
     Parameters
     ----------
     manifold
         A loaded manifold.
     through
-        Highest rung to try, 1 to 6. A rung whose panels or models the artifact does not carry is ``not run``.
+        Highest rung to try, 1 to 6; 3 by default, and 5 with a panel of your own. A rung whose panels or models the
+        artifact does not carry is ``not run``.
+    panel
+        Cells of your own, as ``read_own_panel`` reads them, or the ``.h5ad`` file, read with its defaults. They add
+        gates to rung 3, which inform, and to rung 5, which decide; ``own_panel`` of the run says what each rung needed
+        of them and what it got.
     progress
         Called as ``progress(gate, done, total)``.
 
@@ -50,6 +78,8 @@ def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None 
     ------
     BadInputError
         If there is no such rung.
+    PanelError, GeneError, LowCoverageError, ScaleError, NotFoundError
+        If the panel cannot be read, as ``read_own_panel``.
 
     Notes
     -----
@@ -57,8 +87,11 @@ def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None 
     figures inform, except that nothing is fitted on an artifact whose rung 1 fails. A head that was fitted on cells
     cannot be refitted from the artifact: the gates that refit are ``not run``, and rung 2 is the highest it can reach.
     """
-    if not 1 <= through <= len(RUNG_NAMES):
-        raise BadInputError(f"There is no rung {through}; the ladder has rungs 1 to {len(RUNG_NAMES)}.")
+    if through is None:
+        through = 3 if panel is None else 5
+    registered = registered_for(manifold.card, through=through, own_panel=panel is not None)
+    plan = run_plan(manifold.card, manifold.digest, through=through)
+    own = None if panel is None else OwnCells.of(manifold, panel, through=through)
     started, clock = datetime.now(UTC), time.perf_counter()
     # one thread, because the order in which threads add up float32 products moves the third digit of a score
     with threadpool_limits(limits=1):
@@ -67,15 +100,63 @@ def validate(manifold: Manifold, *, through: int = 3, progress: Progress | None 
             rungs.append(reproduces(manifold))
         for rung in range(3, through + 1):
             sound = rungs[0].status == "pass"
-            rungs.append(_climb(rung, manifold, progress) if sound else not_run(rung, "rung 1 did not pass"))
+            result = _tried(rung, manifold, plan, progress) if sound else not_run(rung, "rung 1 did not pass")
+            if own is not None and sound:
+                result = own.added_to(result, plan, progress=progress)
+            rungs.append(result)
     return EvidenceRun(
+        evidence_version=2,
         artifact_digest=manifold.digest,
         reference=f"{manifold.name}@{manifold.version}",
         panel_digest=manifold.card.panel.digest,
         started=started,
         seconds=round(time.perf_counter() - clock, 3),
         software=software(),
-        rungs=rungs,
+        rungs=[completed(result, registered) for result in rungs],
+        registered=registered,
+        plan=plan,
+        own_panel=None if own is None else own.report,
+    )
+
+
+def registered_for(card: Card, *, through: int, own_panel: bool = False) -> list[RegisteredTest]:
+    """List the tests that ``validate`` will decide by, computing none of them.
+
+    Parameters
+    ----------
+    card
+        Of the manifold.
+    through
+        Highest rung.
+    own_panel
+        Whether a panel of the user's own is given.
+
+    Raises
+    ------
+    BadInputError
+        If there is no such rung.
+    """
+    registered = registered_tests(card, through=through)
+    return with_own_tests(card, registered, through=through) if own_panel else registered
+
+
+def run_plan(card: Card, digest: str, *, through: int) -> RunPlan:
+    """Fix what a run computes: the plan on the card, or the standard where the card has none.
+
+    Parameters
+    ----------
+    card, digest
+        Of the artifact.
+    through
+        Highest rung.
+    """
+    asked = card.evidence
+    return RunPlan(
+        seed=seed_of(digest),
+        through=through,
+        n_permutations=N_PERMUTATIONS if asked is None else asked.n_permutations,
+        n_branch_permutations=N_BRANCH_PERMUTATIONS if asked is None else asked.n_branch_permutations,
+        n_starts=N_STARTS if asked is None else asked.n_starts,
     )
 
 
@@ -85,13 +166,21 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def _climb(rung: int, manifold: Manifold, progress: Progress | None) -> RungResult:
+def _tried(rung: int, manifold: Manifold, plan: RunPlan, progress: Progress | None) -> RungResult:
+    """Run a rung; what nothing can be fitted to cannot be decided."""
+    try:
+        return _climb(rung, manifold, plan, progress)
+    except BadInputError as error:
+        return conclude(rung, [undecided(RUNG_NAMES[rung], str(error))])
+
+
+def _climb(rung: int, manifold: Manifold, plan: RunPlan, progress: Progress | None) -> RungResult:
     """Run one of the rungs that fit heads."""
-    data, seed = gate_data(manifold), int(manifold.digest[:8], 16)
+    data, seed, n_permutations = gate_data(manifold), plan.seed, plan.n_permutations
     if manifold.card.extraction.adaptor.kind != "let-anchor":
         latent = manifold.project(np.asarray(data.expression))
-        outside = outside_panel(manifold) if rung == 5 else None
-        return as_shipped(rung, data, latent, outside, seed=seed, n_permutations=N_PERMUTATIONS)
+        outside = outside_panels(manifold) if rung == 5 else []
+        return as_shipped(rung, data, latent, outside, seed=seed, n_permutations=n_permutations)
     try:
         settings = let_settings(manifold)
     except ZooError as error:
@@ -101,8 +190,15 @@ def _climb(rung: int, manifold: Manifold, progress: Progress | None) -> RungResu
         return None if progress is None else lambda done: progress(what, done, total)
 
     if rung == 3:
-        advance = tell("permutations, head refitted", N_PERMUTATIONS)
-        return published_gates(data, settings, seed=seed, n_permutations=N_PERMUTATIONS, progress=advance)
+        return published_gates(
+            data,
+            settings,
+            seed=seed,
+            latent=manifold.project(np.asarray(data.expression)),
+            n_permutations=n_permutations,
+            n_starts=plan.n_starts,
+            progress=tell("permutations, head refitted", n_permutations),
+        )
     if rung == 4:
         found = panel_data(manifold, "negative")
         return specific(
@@ -111,13 +207,14 @@ def _climb(rung: int, manifold: Manifold, progress: Progress | None) -> RungResu
             settings,
             seed=seed,
             negative=None if found is None else found[1],
-            n_permutations=N_BRANCH_PERMUTATIONS,
-            progress=tell("branches permuted, head refitted", N_BRANCH_PERMUTATIONS),
+            n_permutations=plan.n_branch_permutations,
+            progress=tell("branches permuted, head refitted", plan.n_branch_permutations),
         )
     if rung == 5:
-        return transfers(data, outside_panel(manifold), settings, seed=seed, n_permutations=N_PERMUTATIONS)
+        return transfers(data, outside_panels(manifold), settings, seed=seed, n_permutations=n_permutations)
     others = shipped_comparators(manifold, data, seed)
-    return model_derived(data, others, settings, seed=seed, progress=_counting(tell("comparators", len(others))))
+    advance = _counting(tell("comparators", len(others)))
+    return model_derived(data, others, settings, seed=seed, n_starts=plan.n_starts, progress=advance)
 
 
 def _counting(tell: Callable[[int], None] | None) -> Callable[[int], None] | None:

@@ -1,4 +1,4 @@
-"""Artifact format 2: one folder, a manifest, and checks that come before any parsing."""
+"""Artifact format 3: one folder, a manifest, and checks that come before any parsing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..cards._card import Card, parse_card
 from ..cards._errors import FormatError, FutureFormatError, IntegrityError, NotFoundError, UnsafeFileError
 from ..cards._names import canonical_json, sha256_bytes
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "MANIFEST.json"
 TENSORS = "manifold.safetensors"
 CARD = "card.json"
@@ -32,9 +32,15 @@ _PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".npy
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     # format 2 only added to the card, panels and choice among others; what is absent has a default
     1: lambda card: card | {"card_version": 2} if card.get("card_version") == 1 else card,
+    # format 3 added the plan of the evidence to the card, and hashed cell ids to the tensors; both may be absent
+    2: lambda card: card | {"card_version": 3} if card.get("card_version") == 2 else card,
 }
 """Card migrations by the format version they start from. To bump the format: raise ``FORMAT_VERSION``, add the
 step from the old version here, and add a golden artifact of the old version to the tests."""
+
+
+# what format 3 added to the card of format 2
+_ADDED_BY_3 = ("evidence",)
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,10 @@ class Manifest:
         return sha256_bytes(self.to_bytes())
 
     @classmethod
-    def of(cls, contents: Mapping[str, bytes]) -> Manifest:
+    def of(cls, contents: Mapping[str, bytes], format_version: int = FORMAT_VERSION) -> Manifest:
         """Manifest of load-critical contents by file name."""
-        return cls(
-            tuple(FileEntry(name, len(contents[name]), sha256_bytes(contents[name])) for name in sorted(contents))
-        )
+        entries = (FileEntry(name, len(contents[name]), sha256_bytes(contents[name])) for name in sorted(contents))
+        return cls(tuple(entries), format_version)
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
@@ -231,14 +236,18 @@ def read_verified(folder: Path, *, links_into: Path | None = None) -> tuple[Mani
             "Fetch the artifact again; do not use this copy.",
             files=tuple(damaged),
         )
+    if not _agree(manifest, contents[CARD]):
+        raise FormatError(f"{MANIFEST} gives format {manifest.format_version}, which is not that of {CARD}.")
     return manifest, contents
 
 
 def check_files(folder: Path, *, links_into: Path | None = None) -> list[FileCheck]:
     """Hold every file against the manifest, without raising for a mismatch."""
     names, manifest = _open(folder, links_into)
+    card = _read(folder / CARD, MAX_TEXT_SIZE) if CARD in names else b""
+    status = "ok" if _agree(manifest, card) else "changed"
     # a manifest that parses is canonical, so these are the bytes of the file
-    checks = [FileCheck(MANIFEST, "ok", len(manifest.to_bytes()), manifest.digest)]
+    checks = [FileCheck(MANIFEST, status, len(manifest.to_bytes()), manifest.digest)]
     for entry in manifest.files:
         if entry.name not in names:
             checks.append(FileCheck(entry.name, "missing", None, None))
@@ -266,6 +275,8 @@ def read_card(folder: Path, *, links_into: Path | None = None) -> tuple[Card, Ma
         raise IntegrityError(
             f"{CARD} in {str(folder)!r} does not match its recorded digest.", "Fetch the artifact again.", files=(CARD,)
         )
+    if not _agree(manifest, content):
+        raise FormatError(f"{MANIFEST} gives format {manifest.format_version}, which is not that of {CARD}.")
     return decode_card(content, manifest), manifest
 
 
@@ -289,6 +300,37 @@ def migrate(card: dict[str, Any], version: int) -> dict[str, Any]:
     for step in range(version, FORMAT_VERSION):
         card = MIGRATIONS[step](card)
     return card
+
+
+def _agree(manifest: Manifest, card: bytes) -> bool:
+    """Whether a card is of the manifest's format, as far as it says: nothing else tells a version that was altered."""
+    try:
+        document = json.loads(card)
+    except (ValueError, RecursionError):
+        return True
+    told = document.get("card_version") if isinstance(document, dict) else None
+    return type(told) is not int or told == manifest.format_version
+
+
+def written_as(version: int) -> int:
+    """Format that an artifact read from a format is written in: its own, or the current one where it is too old."""
+    return version if version >= 2 else FORMAT_VERSION
+
+
+def card_as_of(document: dict[str, Any], version: int) -> dict[str, Any]:
+    """Bring a card document of the current format to an older one that is still written.
+
+    Raises
+    ------
+    FormatError
+        If it says what that format has no field for.
+    """
+    if version == FORMAT_VERSION:
+        return document
+    said = [field for field in _ADDED_BY_3 if document[field] is not None]
+    if said:
+        raise FormatError(f"A card of format {version} has no field {said[0]!r}.", "Extract the manifold again.")
+    return {key: value for key, value in document.items() if key not in _ADDED_BY_3} | {"card_version": version}
 
 
 def _open(folder: Path, links_into: Path | None) -> tuple[list[str], Manifest]:

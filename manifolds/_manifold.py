@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +14,22 @@ from numpy.typing import NDArray
 
 from ..cards._card import Card, Extraction, Readout
 from ..cards._errors import BadInputError, FormatError
+from ._cell_ids import KINDS, CellIds
 from ._files import Tensors, decode_tensors, encode_tensors, write_bytes
-from ._format import CARD, CRITICAL, GENES, MANIFEST, TENSORS, VECTORS, Manifest, decode_card, read_verified
+from ._format import (
+    CARD,
+    CRITICAL,
+    FORMAT_VERSION,
+    GENES,
+    MANIFEST,
+    TENSORS,
+    VECTORS,
+    Manifest,
+    card_as_of,
+    decode_card,
+    read_verified,
+    written_as,
+)
 from ._genes import GeneTable
 from ._readouts import read_out, readout_shapes, vector_of
 from ._ruler import Edge, Stage, StageRuler
@@ -41,7 +55,7 @@ class Manifold:
         folded; ``operator`` ``(k, n_genes, n_features)``, see also the property; ``adaptor.*``;
         ``readout.<task>.weights`` ``(n_classes, d)`` and ``.bias`` ``(n_classes,)``, see ``readout_shapes``;
         ``panel.anchors`` ``(n_anchors, n_genes)``, those of other panels ``panel.<name>.anchors``; ``comparator.*``.
-        All float32 or float64.
+        All float32 or float64. Of each panel there may be ``cells`` and ``barcodes``, uint64, see ``CellIds``.
     vectors
         Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)``, ``proba.<task>`` ``(n, n_classes)``, and
         ``value.<task>`` ``(n,)`` for tasks without classes.
@@ -49,6 +63,8 @@ class Manifold:
         SHA-256 of the manifest: the artifact's identity.
     reference
         How it was found; the name and version if it has no other.
+    format_version
+        Of the files; an artifact of format 2 is saved as one, with the same digest.
     """
 
     card: Card
@@ -59,6 +75,7 @@ class Manifold:
     reference: str = ""
     path: Path | None = field(default=None, repr=False)
     links_into: Path | None = field(default=None, repr=False)
+    format_version: int = field(default=FORMAT_VERSION, repr=False)
 
     def __post_init__(self) -> None:
         _check_shapes(self)
@@ -249,10 +266,10 @@ class Manifold:
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise BadInputError(f"{str(target)!r} is not an empty folder.", "Choose a new folder.")
-        contents = encode(self.card, self.genes, self.tensors, self.vectors)
+        contents = encode(self.card, self.genes, self.tensors, self.vectors, self.format_version)
         for name in CRITICAL:
             write_bytes(target / name, contents[name])
-        write_bytes(target / MANIFEST, Manifest.of(contents).to_bytes())
+        write_bytes(target / MANIFEST, Manifest.of(contents, self.format_version).to_bytes())
         return target
 
     @classmethod
@@ -294,18 +311,42 @@ class Manifold:
             reference=reference or f"{card.name}@{card.version}",
             path=Path(folder),
             links_into=links_into,
+            format_version=written_as(manifest.format_version),
         )
 
 
-def encode(card: Card, genes: GeneTable, tensors: Tensors, vectors: Tensors) -> dict[str, bytes]:
+def encode(
+    card: Card, genes: GeneTable, tensors: Tensors, vectors: Tensors, format_version: int = FORMAT_VERSION
+) -> dict[str, bytes]:
     """Encode the load-critical files; equal input gives equal bytes."""
-    document = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    told = card_as_of(card.model_dump(mode="json"), format_version)
+    document = json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return {
         CARD: document.encode() + b"\n",
         GENES: genes.to_tsv(),
         TENSORS: encode_tensors(tensors),
         VECTORS: encode_tensors(vectors),
     }
+
+
+def in_format(manifold: Manifold, version: int) -> Manifold:
+    """Return a manifold as an artifact of another format would hold it, with the digest that it has there.
+
+    Parameters
+    ----------
+    manifold
+        Of the current format; the plan of its evidence and its cell ids are left out for format 2.
+    version
+        2 or the current one.
+    """
+    if version == manifold.format_version:
+        return manifold
+    card = manifold.card.model_copy(update={"evidence": None})
+    ids = _cell_id_names(card)
+    tensors = {name: array for name, array in manifold.tensors.items() if name not in ids}
+    contents = encode(card, manifold.genes, tensors, manifold.vectors, version)
+    digest = Manifest.of(contents, version).digest
+    return replace(manifold, card=card, tensors=tensors, digest=digest, format_version=version)
 
 
 def stores_operator(extraction: Extraction) -> bool:
@@ -336,10 +377,23 @@ def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
     return shapes | {f"panel.{p.name}.anchors": (len(p.manifest.anchors), n_genes) for p in card.panels}
 
 
+def _panel_tensors(card: Card) -> list[str]:
+    """Beginnings of the names of the panels' tensors."""
+    return ["panel", *(f"panel.{panel.name}" for panel in card.panels)]
+
+
+def _cell_id_names(card: Card) -> set[str]:
+    """Names of the tensors of cell ids that there may be."""
+    return {f"{panel}.{kind}" for panel in _panel_tensors(card) for kind in KINDS}
+
+
 def _check_shapes(manifold: Manifold) -> None:
     """Refuse tensors that do not fit the card and each other."""
     expected = expected_shapes(manifold.card)
-    _compare(TENSORS, manifold.tensors, expected)
+    for panel in _panel_tensors(manifold.card):
+        CellIds.read(manifold.tensors, panel)
+    ids = _cell_id_names(manifold.card)
+    _compare(TENSORS, {name: array for name, array in manifold.tensors.items() if name not in ids}, expected)
     n = next(iter(manifold.vectors["input"].shape), 0) if "input" in manifold.vectors else 0
     vectors: dict[str, tuple[int, ...]] = {"input": (n, manifold.card.genes.n), "latent": (n, expected["offset"][0])}
     for readout in manifold.card.extraction.readouts:

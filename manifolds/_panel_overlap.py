@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..cards._errors import PanelError, ZooWarning
+from ._barcodes import barcode_of, looks_copied, tells_cells_apart
 from ._count_file import PLAIN, PanelReading, label_cells
 from ._digests import cells_digest
 from ._labels import LEFT_OUT, LabelTable
@@ -18,12 +18,6 @@ from ._labels import LEFT_OUT, LabelTable
 Role = Literal["extraction", "external", "zero-shot", "negative"]
 Verdict = Literal["clear", "reported", "warned", "refused"]
 _EXAMPLES = 5
-# shorter names such as "cell12" are row numbers, which any two files may share
-_SHORTEST = 8
-# fewer cells than these share barcodes with a large study by chance
-_FEWEST = 5
-# cell barcodes that 10x Genomics kits can give: v2 and 5', GEM-X, v3
-_BARCODES = (737_280, 3_686_400, 6_794_880)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,11 +217,8 @@ def check_overlap(panels: Sequence[HasMembers]) -> OverlapReport:
     -----
     Cells are compared as ``study:id`` and donors as ``study:donor``, because barcodes and donor numbers recur between
     studies. A study that comes under another name, or with another suffix, passes that; so barcodes are compared too,
-    between every two studies of two panels, without what is around them ("L5_", "-1"). Two studies look alike if more
-    than half of the barcodes of the smaller occur in the larger, beyond what chance explains: of ``B`` barcodes that a
-    kit can give, a study with ``n`` has the share ``c = n / B`` of anybody's, and the excess ``(share - c) / (1 - c)``
-    must pass one half. ``B`` is that of the smallest kit with as many barcodes. Fewer than five shared barcodes, and
-    names shorter than eight letters, say nothing. Our choice.
+    between every two studies of two panels, without what is around them ("L5_", "-1"); see ``looks_copied`` for when
+    two studies look alike. Names shorter than eight letters say nothing.
     """
     names = [panel.name for panel in panels]
     repeated = next((name for name in names if names.count(name) > 1), None)
@@ -248,26 +239,8 @@ class _Known:
         self.barcodes: dict[str, dict[str, str]] = {study: {} for study in dict.fromkeys(members.study)}
         for study, name in zip(members.study, members.ids, strict=True):
             barcode = barcode_of(name)
-            if len(barcode) >= _SHORTEST:
+            if tells_cells_apart(barcode):
                 self.barcodes[study][barcode] = name
-
-
-def barcode_of(name: str) -> str:
-    """Find the barcode in the name of a cell.
-
-    The longest run of at least ten of A, C, G, T and N that stands alone; where there is none, what is left after the
-    last separator once numbers of one to three digits are stripped from the end. Our choice.
-
-    Examples
-    --------
-    >>> [barcode_of(name) for name in ("L5_AACAACCAGGAACTAT-1", "CGTGATGATTTCAC-1-0", "Run4_120703408880541")]
-    ['AACAACCAGGAACTAT', 'CGTGATGATTTCAC', '120703408880541']
-    """
-    runs = re.findall(r"(?<![A-Za-z0-9])[ACGTN]{10,}(?![A-Za-z0-9])", name)
-    if runs:
-        return str(max(runs, key=len))
-    stripped = re.sub(r"([-._:#]\d{1,3})+$", "", name)
-    return re.split(r"[-._:#/| ]", stripped)[-1]
 
 
 def _compare(first: _Known, second: _Known) -> PanelOverlap:
@@ -307,15 +280,9 @@ def _look_alike(first: _Known, study: str, second: _Known, other: str) -> LookAl
     if study == other:
         # a cell that is the same by its id is not merely alike
         shared = {barcode for barcode in shared if mine[barcode] != theirs[barcode]}
-    smaller, larger = sorted((len(mine), len(theirs)))
-    if len(shared) < _FEWEST:
+    if not looks_copied(len(shared), len(mine), len(theirs)):
         return None
-    kit = next((size for size in _BARCODES if size >= larger), None)
-    chance = larger / kit if kit is not None else 1.0
-    # the excess over chance, multiplied out so that a chance of one is no division by zero
-    if len(shared) / smaller - chance <= (1 - chance) / 2:
-        return None
-    return LookAlike((study, other), len(shared), smaller, _some(shared))
+    return LookAlike((study, other), len(shared), min(len(mine), len(theirs)), _some(shared))
 
 
 def _some(names: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..cards._adaptor import AdaptorKind
 from ..cards._card import Citation, Combination, Licence, OperatorKind, Text
 from ..cards._errors import FormatError, NotFoundError
+from ..cards._evidence_plan import EvidencePlan
 from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
 from ._let import LetSettings, Schedule
@@ -219,6 +220,8 @@ class Recipe(Frozen):
     choice: ChoiceRecipe | None = None
     """What of operator and adaptor is chosen on the panel instead of named here."""
     readouts: list[ReadoutRecipe]
+    evidence: EvidencePlan | None = None
+    """What is fixed of the evidence, stricter than the standard where it differs; null is the standard."""
     coverage_floor: float = Field(ge=0, le=1)
     organism: Text = "Homo sapiens"
     intended_use: Text

@@ -13,6 +13,7 @@ from ._making import extract, publish, screen, validate
 from ._options import Debug, Json, Offline, Out, Ref, Refs
 from ._output import emit, plain, reporting, size, table
 from ._panels import panel
+from ._reporting import report
 from ._reproducing import reproduce
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def transform(
     emit(told, lambda console: console.print(said, markup=False), as_json=json_)
 
 
-for command in (panel, extract, screen, validate, reproduce, publish):
+for command in (panel, extract, screen, validate, report, reproduce, publish):
     app.command()(command)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cards._errors import IntegrityWarning, ZooError
-from ..cards._evidence import rung_reached
+from ..cards._evidence import counted_rung
 from ..manifolds._format import read_card
 from ._evidence_files import highest_rung, read_evidence
 from ._index import read_index
@@ -95,7 +95,7 @@ def info(reference: str | Path, *, offline: bool | None = None) -> dict[str, Any
         "origin": location.origin,
         "commit": location.commit,
         "digest": manifest.digest,
-        "rung": max((rung_reached(run.rungs) for run in evidence), default=0),
+        "rung": max((counted_rung(run) for run in evidence), default=0),
         "size_bytes": sum(entry.size for entry in manifest.files),
         "files": [{"name": entry.name, "size": entry.size, "sha256": entry.sha256} for entry in manifest.files],
         "index_age_days": round(read_index().age_days, 2),

@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..cards._card import Card
 from ..cards._errors import FormatError, IntegrityError, IntegrityWarning, NotFoundError, PermissionDeniedError
-from ..cards._evidence import EvidenceRun, rung_reached
+from ..cards._evidence import EvidenceRun, counted_rung
 from ..cards._names import sha256_bytes
 from ..manifolds._files import write_bytes
 from ..manifolds._format import CARD, MANIFEST, Manifest, decode_card
@@ -114,7 +114,7 @@ def _rung_on_hub(api: HfApi, repo_id: str, commit: str, digest: str) -> int:
             except ValueError as error:
                 raise FormatError(f"{name} of {repo_id} is not a valid validation run.") from error
             if run.artifact_digest == digest:
-                best = max(best, rung_reached(run.rungs))
+                best = max(best, counted_rung(run))
     return best
 
 

@@ -19,15 +19,16 @@ def write_tiny(folder: Path, name: str = "tiny", version: str = "0.1.0", **chang
     return tiny_manifold(name=name, version=version, **changes).save(folder)
 
 
-def passing_run(manifold: Manifold, *, rung: int = 3) -> EvidenceRun:
-    """A validation run that reaches a rung, without its cost; the real ladder has tests of its own."""
+def passing_run(manifold: Manifold, *, rung: int = 3, through: int | None = None) -> EvidenceRun:
+    """A validation run that reaches a rung and no higher, without its cost; the real ladder has tests of its own."""
+    values = dict.fromkeys(range(1, (through or rung) + 1), 0.1) | dict.fromkeys(range(1, rung + 1), 1.0)
     return EvidenceRun(
         artifact_digest=manifold.digest,
         reference=f"{manifold.name}@{manifold.version}",
         started=datetime.now(UTC),
         seconds=0.0,
         software={"python": "3"},
-        rungs=[conclude(number, [judge("made up", 1.0, ">=", 0.5)]) for number in range(1, rung + 1)],
+        rungs=[conclude(number, [judge("made up", value, ">=", 0.5)]) for number, value in sorted(values.items())],
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from planted_tree import caterpillar, steps_from_the_root
 from tiny import tiny_document
 
 from manifoldzoo.cards._card import parse_card
@@ -21,30 +21,15 @@ from manifoldzoo.manifolds._genes import GeneTable
 from manifoldzoo.manifolds._let import LetSettings, fit_let
 from manifoldzoo.manifolds._let_many import feature_coordinates
 from manifoldzoo.manifolds._manifold import Manifold
-from manifoldzoo.manifolds._ruler import Edge, Stage, StageRuler
+from manifoldzoo.manifolds._ruler import StageRuler
 
-SITES = [0, 1, 3, 6, 10, 15]
-BRANCHES = [f"b{i}" for i in range(6)]
+SITES = (0, 1, 3, 6, 10, 15)
+"""No two arms equally far apart, so that none can change places unnoticed."""
 N_GENES, N_DONORS = 300, 8
 SETTINGS = LetSettings(n_components=6, n_steps=80)
 
 
-def caterpillar() -> StageRuler:
-    """A trunk with arms of three stages at distances that all differ, so that none can change places unnoticed."""
-    trunk = [f"t{i}" for i in range(max(SITES) + 1)]
-    stages = [Stage(name, name, "", "trunk") for name in trunk]
-    edges = [Edge(child, parent, "made") for parent, child in pairwise(trunk)]
-    for branch, site in zip(BRANCHES, SITES, strict=True):
-        above = trunk[site]
-        for depth in range(3):
-            name = f"{branch}_{depth}"
-            stages.append(Stage(name, name, "", branch))
-            edges.append(Edge(name, above, "made"))
-            above = name
-    return StageRuler("caterpillar", "1", tuple(stages), tuple(edges), "t0")
-
-
-RULER = caterpillar()
+RULER = caterpillar(SITES)
 EVERY = [stage.id for stage in RULER.stages]
 STAGES = [stage.id for stage in RULER.stages if stage.branch != "trunk"]
 AXES = np.random.default_rng(99).standard_normal((len(EVERY), N_GENES))
@@ -73,23 +58,11 @@ class PlantedPanel:
         ]
 
 
-def on_the_tree(stages: list[str]) -> np.ndarray:
-    """Coordinates on the axes: a stage has stepped along every axis between it and the root."""
-    parent = {edge.child: edge.parent for edge in RULER.edges}
-    place = np.zeros((len(EVERY), len(EVERY)))
-    for row, name in enumerate(EVERY):
-        here = name
-        while here in parent:
-            place[row, EVERY.index(here)] = 1
-            here = parent[here]
-    return place[[EVERY.index(name) for name in stages]]
-
-
 def planted_panel(seed: int, *, n_donors: int = N_DONORS, prefix: str = "d", biology: float = 1.0) -> PlantedPanel:
     """Anchors of every stage from each donor; without biology they hold noise and offsets alone."""
     rng = np.random.default_rng(seed)
     stage = STAGES * n_donors
-    axes = on_the_tree(stage) + 0.2 * rng.standard_normal((len(stage), len(EVERY)))
+    axes = steps_from_the_root(RULER, stage) + 0.2 * rng.standard_normal((len(stage), len(EVERY)))
     values = biology * axes @ AXES + NOISE * rng.standard_normal((len(stage), N_GENES))
     values += ELSEWHERE * rng.standard_normal((len(stage), N_GENES)) @ BESIDE
     donor = [f"{prefix}{d}" for d in range(n_donors) for _ in STAGES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -15,13 +16,13 @@ BRANCHES = [f"b{i}" for i in range(6)]
 SETTINGS = LetSettings(n_components=6, n_steps=80)
 
 
-def caterpillar() -> StageRuler:
-    """A trunk with an arm of three stages at every second of its stages, so that places of arms differ."""
-    trunk = [f"t{i}" for i in range(10)]
+def caterpillar(sites: Sequence[int] = (0, 2, 4, 6, 8, 9)) -> StageRuler:
+    """A trunk with arms of three stages, which begin at these places of it."""
+    trunk = [f"t{i}" for i in range(max(sites) + 1)]
     stages = [Stage(name, name, "", "trunk") for name in trunk]
     edges = [Edge(child, parent, "made") for parent, child in pairwise(trunk)]
-    for number, branch in enumerate(BRANCHES):
-        above = trunk[min(9, 2 * number)]
+    for branch, site in zip(BRANCHES, sites, strict=True):
+        above = trunk[site]
         for depth in range(3):
             name = f"{branch}_{depth}"
             stages.append(Stage(name, name, "", branch))
@@ -35,16 +36,22 @@ EVERY = [stage.id for stage in RULER.stages]
 STAGES = [stage.id for stage in RULER.stages if stage.branch != "trunk"]
 
 
-def embedded(stages: list[str], rng: np.random.Generator, noise: float = 0.3) -> np.ndarray:
+def steps_from_the_root(ruler: StageRuler, stages: Sequence[str]) -> np.ndarray:
     """Coordinates whose distances grow with those of the ruler: every step of the tree is an axis."""
-    parent = {edge.child: edge.parent for edge in RULER.edges}
-    axes = np.zeros((len(EVERY), len(EVERY)))
-    for row, name in enumerate(EVERY):
+    parent = {edge.child: edge.parent for edge in ruler.edges}
+    every = [stage.id for stage in ruler.stages]
+    axes = np.zeros((len(stages), len(every)))
+    for row, name in enumerate(stages):
         here = name
         while here in parent:
-            axes[row, EVERY.index(here)] = 1
+            axes[row, every.index(here)] = 1
             here = parent[here]
-    return axes[[EVERY.index(name) for name in stages]] + noise * rng.standard_normal((len(stages), len(EVERY)))
+    return axes
+
+
+def embedded(stages: list[str], rng: np.random.Generator, noise: float = 0.3) -> np.ndarray:
+    """Places on the tree, with noise."""
+    return steps_from_the_root(RULER, stages) + noise * rng.standard_normal((len(stages), len(EVERY)))
 
 
 def planted_panel(

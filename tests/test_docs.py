@@ -19,6 +19,7 @@ from small import write_small_cells, write_small_recipe
 
 from manifoldzoo.cards._adaptor import AdaptorKind
 from manifoldzoo.cards._card import Combination, ControlKind, OperatorKind
+from manifoldzoo.cards._evidence_plan import EvidencePlan
 from manifoldzoo.manifolds._panel_spec import read_panel_set
 from manifoldzoo.manifolds._recipe import (
     ADAPTORS,
@@ -146,10 +147,56 @@ def test_the_specification_and_the_commands_of_the_page_on_panels_work(tmp_path:
 
 def test_python_of_the_page_on_gates_prints_what_it_says(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "gates.md").read_text(encoding="utf-8")
-    (code,) = [code for language, code in BLOCK.findall(page) if language == "python"]
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    codes = [code for language, code in BLOCK.findall(page) if language == "python"]
+    assert len(codes) == 2
+    for code in codes:
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert run.returncode == 0, run.stderr
+        assert f"```\n{run.stdout}```" in page
+
+
+def test_commands_of_the_page_on_gates_write_reports(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "gates.md").read_text(encoding="utf-8")
+    code = "\n".join(block for language, block in BLOCK.findall(page) if language == "sh")
+    commands = [line for line in code.splitlines() if line.endswith(".html")]
+    assert [line.split()[1] for line in commands] == ["validate", "report"]
+    for command in commands:
+        # what is tried is the command: six rungs take minutes
+        arguments = [sys.executable, "-m", "manifoldzoo", *command.replace("--through 6", "--through 1").split()[1:]]
+        run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert run.returncode == 0, f"{command}: {run.stderr}"
+    assert "As stored" not in (tmp_path / "validated.html").read_text(encoding="utf-8")
+    assert "As stored" in (tmp_path / "stored.html").read_text(encoding="utf-8")
+
+
+def test_the_plan_and_the_list_of_the_page_on_gates(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "gates.md").read_text(encoding="utf-8")
+    found = BLOCK.findall(page)
+    (plan,) = (tomllib.loads(code) for language, code in found if language == "toml")
+    assert plan["evidence"] == EvidencePlan().model_dump()
+    code = "\n".join(block for language, block in found if language == "sh")
+    (command,) = (line for line in code.splitlines() if line.endswith(" --list"))
+    arguments = [sys.executable, "-m", "manifoldzoo", *command.split()[1:]]
+    run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
-    assert f"```\n{run.stdout}```" in page
+    assert "beats_random_init" in run.stdout
+
+
+def test_commands_of_the_page_on_gates_read_own_cells(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "gates.md").read_text(encoding="utf-8")
+    code = "\n".join(block for language, block in BLOCK.findall(page) if language == "sh")
+    commands = [line for line in code.splitlines() if " --panel " in line]
+    assert len(commands) == 2
+    shutil.copy(demo_path(), tmp_path / "cells.h5ad")
+    (tmp_path / "mine.tsv").write_text("Early B cells\tpro_b\nEosinophils\t-\n", encoding="utf-8")
+    for command in commands:
+        # what is tried is the reading: five rungs take minutes
+        arguments = [sys.executable, "-m", "manifoldzoo", *command.split()[1:], "--through", "1", "--json"]
+        run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert run.returncode == 0, f"{command}: {run.stderr}"
+        own = json.loads(run.stdout)["own_panel"]
+        assert own["n_anchors"] == 29
+        assert ("Early B cells" in own["unmapped"]) == ("--labels" not in command)
 
 
 def test_the_bundled_specification_names_what_the_recipe_needs() -> None:

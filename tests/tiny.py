@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from manifoldzoo.cards._card import Card, parse_card
+from manifoldzoo.manifolds._cell_ids import CellIds
 from manifoldzoo.manifolds._digests import anchors_digest
 from manifoldzoo.manifolds._features import apply_operator, fold_projection
 from manifoldzoo.manifolds._genes import GeneTable
 from manifoldzoo.manifolds._let import LetSettings, fit_let
 from manifoldzoo.manifolds._manifold import Manifold
+from manifoldzoo.manifolds._panel_overlap import PanelMembers
 from manifoldzoo.manifolds._readouts import read_out, readout_shapes, vector_of
 from manifoldzoo.manifolds._ruler import Edge, Stage, StageRuler
 
@@ -61,7 +63,7 @@ def tiny_document(**changes: Any) -> dict[str, Any]:
     ]
     values, _ = tiny_anchors()
     document = {
-        "card_version": 2,
+        "card_version": 3,
         "name": "tiny",
         "version": "0.1.0",
         "title": "Tiny",
@@ -213,7 +215,8 @@ def tiny_manifold_with_tasks() -> Manifold:
 
 
 def tiny_manifold_with_everything() -> Manifold:
-    """The tiny manifold with all that a card can hold: tasks, a choice, a panel beside and an untrained model."""
+    """The tiny manifold with all that an artifact can hold: tasks, a choice, a panel beside, an untrained model, a plan
+    of the evidence and cell ids."""
     plain = tiny_manifold_with_tasks()
     document = plain.card.model_dump(mode="json")
     candidates = [{"kind": "attention_mean", "combination": "mean", "n_components": n} for n in (2, D)]
@@ -228,10 +231,21 @@ def tiny_manifold_with_everything() -> Manifold:
     beside = {"name": "external", "role": "external", "n_shared_cells": 0, "n_shared_donors": 0}
     document["panels"] = [beside | {"specification": "4" * 64, "manifest": document["panel"]}]
     document["untrained"] = [{"control": "random-init", "seed": 0, "digest": "5" * 64}]
+    document["evidence"] = {"n_permutations": 2000}
     n = len(document["panel"]["anchors"])
     rng = np.random.default_rng(4)
     more = {
         "panel.external.anchors": plain.tensors["panel.anchors"],
         "comparator.random-init.0": rng.standard_normal((n, n)).astype(np.float32),
     }
-    return Manifold.build(parse_card(document), plain.genes, plain.tensors | more, plain.vectors)
+    own, other = CellIds.of(tiny_members("made", 120)), CellIds.of(tiny_members("other", 30))
+    ids = own.tensors() | other.tensors("panel.external")
+    return Manifold.build(parse_card(document), plain.genes, plain.tensors | more | ids, plain.vectors)
+
+
+def tiny_members(study: str, n_cells: int, *, first: int = 0) -> PanelMembers:
+    """So many cells of a study, with barcodes that count from ``first`` in base four."""
+    numbers = range(first, first + n_cells)
+    barcodes = ("".join("ACGT"[(number >> 2 * place) & 3] for place in range(12)) for number in numbers)
+    donors = tuple(f"d{number % 4}" for number in numbers)
+    return PanelMembers((study,) * n_cells, donors, tuple(f"{barcode}-1" for barcode in barcodes))

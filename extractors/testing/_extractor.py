@@ -106,6 +106,7 @@ class _Trial:
             ("licence", card.licence, job.recipe.licence),
             ("seed", card.extraction.seed, job.seed),
             ("control", card.extraction.control, None),
+            ("plan of the evidence", card.evidence, job.recipe.evidence),
             ("digest of the source model", card.source_model.digest, job.checkpoint.digest),
             ("digest of the ruler", card.ruler.digest, job.ruler.digest),
             ("SHA-256 of the cells", [file.sha256 for file in card.panel.files], [*map(sha256_file, job.cells)]),

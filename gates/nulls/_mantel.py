@@ -127,7 +127,7 @@ def partial_mantel(
     blocks: ArrayLike | None = None,
     method: Method = "pearson",
     alternative: Alternative = "greater",
-    permute: Permuted = "residuals",
+    permute: Permuted = "raw",
     n_permutations: int = 9999,
     rng: np.random.Generator,
     n_threads: int | None = None,
@@ -143,8 +143,8 @@ def partial_mantel(
     blocks, method, alternative, n_permutations, rng, n_threads
         As of :func:`mantel`; ``spearman`` ranks every matrix before anything is regressed.
     permute
-        ``residuals``: rows and columns of the residual matrix of ``x``. ``raw``: those of ``x`` itself, with the
-        partial correlation computed anew for each permutation.
+        ``raw``: rows and columns of ``x`` itself, with the partial correlation computed anew for each permutation.
+        ``residuals``: those of the residual matrix of ``x``.
 
     Raises
     ------
@@ -155,10 +155,9 @@ def partial_mantel(
     -----
     The statistic is the correlation of the residuals of ``x`` and ``y`` after least-squares regression over all pairs
     on ``z`` and a constant (Smouse, Long & Sokal 1986). Permuting one residual matrix is their scheme, the third of the
-    four that Legendre (2000) compared; it is exact only asymptotically, and he advises against it. ``raw`` is his
-    first. The two are the same where permutations leave ``z`` as it is, as they do where ``z`` tells only whether two
-    rows share a label that does not vary within ``blocks``; with such a ``z`` the test is exact. With other ``z``
-    prefer ``raw``, and read p as approximate.
+    four that Legendre (2000) compared, which rejects too often; ``raw`` is his first. The two are the same where
+    permutations leave ``z`` as it is, as they do where ``z`` tells only whether two rows share a label that does not
+    vary within ``blocks``; with such a ``z`` the test is exact. With other ``z`` read p as approximate.
     """
     _check_choice("alternative", alternative, get_args(Alternative))
     _check_choice("permute", permute, get_args(Permuted))

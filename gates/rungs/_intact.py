@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...cards._card import Card
 from ...cards._errors import ZooError
-from ...cards._evidence import Record, RungResult, conclude, judge
+from ...cards._evidence import Direction, Record, RungResult, conclude, judge
 from ...manifolds._digests import anchors_digest
 from ...manifolds._features import fold_projection
 from ...manifolds._format import read_verified
@@ -14,6 +15,22 @@ from ...manifolds._manifold import Manifold, encode
 from ...manifolds._readouts import vector_of
 
 FOLD_TOLERANCE = 1e-3
+
+
+def gates_of(_card: Card) -> list[tuple[str, Direction | None, float | None]]:
+    """Gate, direction and threshold of every check of rung 1; without the latter two for checks without a number."""
+    return [
+        ("digests", None, None),
+        ("panel_digest", None, None),
+        ("ruler_digest", None, None),
+        ("projection_is_the_fold", "<=", FOLD_TOLERANCE),
+    ]
+
+
+def outputs_of(card: Card) -> list[tuple[str, Direction, float]]:
+    """Gate, direction and threshold of every check of rung 2: the coordinates, and each task."""
+    names = ["latent", *(readout.task for readout in card.extraction.readouts)]
+    return [(f"test_vectors_{name}", "<=", 1.0) for name in names]
 
 
 def valid(manifold: Manifold) -> RungResult:

@@ -6,18 +6,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...cards._evidence import Record, RungResult, conclude, judge, undecided
+from ...cards._card import Card
+from ...cards._evidence import Direction, Record, RungResult, conclude, judge, undecided
 from ...manifolds._let import LetSettings
 from ...manifolds._null_rulers import BranchSurrogate, log10_placements
 from ...manifolds._ruler import StageRuler
 from .._gate_data import GateData
 from ..nulls._permutation import null_summary, p_value, why_undecidable
-from ..refits._refitted import RefittedStatistic
+from ..refits._refitted import TARGETS_AT_ONCE, RefittedStatistic
 from ._floors import FLOORS, Floors, held_out_floors
 
 STRUCTURE_P = 0.01
 NULL_RULERS_PASSING = 0.05
-_BATCH = 16
+
+
+def gates_of(_card: Card) -> list[tuple[str, Direction, float]]:
+    """Gate, direction and threshold of every test that rung 4 decides by."""
+    return [
+        *((f"{name}_floor", ">=", FLOORS[name]) for name in FLOORS),
+        ("null_ruler", "<=", NULL_RULERS_PASSING),
+        ("negative_control", "<=", 0.0),
+        ("branch_permutation", "<=", STRUCTURE_P),
+    ]
 
 
 def specific(
@@ -140,8 +150,8 @@ def _branch_record(
     own = BranchSurrogate(ruler).distances(data.stage)
     observed = float(statistic.of(own[None], [observed_rng])[0])
     null = np.empty(n_permutations)
-    for first in range(0, n_permutations, _BATCH):
-        children = null_rng.spawn(min(_BATCH, n_permutations - first))
+    for first in range(0, n_permutations, TARGETS_AT_ONCE):
+        children = null_rng.spawn(min(TARGETS_AT_ONCE, n_permutations - first))
         targets = np.stack(
             [ruler.branch_permuted(rng=child, branches=data.branch).distances(data.stage) for child in children]
         )

@@ -256,3 +256,10 @@ def test_the_first_figure_stands_at_the_top_and_the_others_below():
     places = [text.index(f"(figures/{name}.png)") for name in ("anchors", "gates", "null")]
     assert places[0] < text.index("## ") < text.index("## Figures") < places[1] < places[2]
     assert "## Figures" not in render(figures=["anchors.png"])
+
+
+def test_the_plan_of_the_evidence_is_shown():
+    assert "as the recipe fixed it" not in render()
+    text = render(evidence={"n_permutations": 5000})
+    assert "5000 permutations of labels, 999 of branches, 20 starts of the head" in text
+    assert "rung 6 compares with raw, z_scored" in text

@@ -31,10 +31,12 @@ from manifoldzoo.extractors._operator_let import OperatorLet
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
 from manifoldzoo.extractors.operators._attention import attention_mean
 from manifoldzoo.gates.rungs._intact import reproduces, valid
+from manifoldzoo.manifolds._cell_ids import CellIds, SharedCells, shared_with
 from manifoldzoo.manifolds._labels import read_label_table
 from manifoldzoo.manifolds._manifold import Manifold, encode
 from manifoldzoo.manifolds._panel import PanelCells, build_panel, read_panel_cells
-from manifoldzoo.manifolds._recipe import recipe_folder
+from manifoldzoo.manifolds._panel_overlap import PanelMembers, read_panel_members
+from manifoldzoo.manifolds._recipe import read_recipe, recipe_folder
 from manifoldzoo.manifolds._ruler import read_stage_ruler
 
 SEED = 3
@@ -110,10 +112,28 @@ def test_the_same_seed_gives_the_same_bytes(made, cells, recipe, tmp_path):
 def test_another_seed_draws_other_cells_and_fits_another_head(made, cells, recipe):
     other = extract(recipe, cells=[cells], name="small", version="2.1.0", seed=SEED + 1)
     assert other.digest != made.digest
-    # anchors are averages of all cells and depths are the ruler's, so no seed can move them
-    assert same_parts(made, other) == {"panel.anchors", "readout.depth.values"}
+    # anchors are averages of all cells, who they are and depths are the files' and the ruler's: no seed can move them
+    assert same_parts(made, other) == {"panel.anchors", "panel.cells", "panel.barcodes", "readout.depth.values"}
     assert other.card.extraction.operator.cells_digest != made.card.extraction.operator.cells_digest
     assert other.card.panel == made.card.panel
+
+
+def test_the_plan_of_the_evidence_is_that_of_the_recipe(made, recipe):
+    asked = read_recipe(recipe).evidence
+    assert made.card.evidence == asked
+    assert asked.comparisons[-1] == "random_init"
+
+
+def test_who_is_in_the_panel_travels(made, cells, recipe):
+    labels = read_label_table(recipe / "labels.tsv")
+    members = read_panel_members([cells], labels=labels)
+    stored = CellIds.read(made.tensors)
+    assert len(stored.cells) == len(members.ids) == sum(file.n_cells for file in made.card.panel.files)
+    assert shared_with(stored, members) == SharedCells(len(members.ids), ())
+    # their own study under another name, with other suffixes
+    copied = PanelMembers(("mine",) * 50, ("d",) * 50, tuple(f"x_{name}" for name in members.ids[:50]))
+    found = shared_with(stored, copied)
+    assert (found.n_cells, [one.study for one in found.copied]) == (0, ["mine"])
 
 
 def test_what_it_is_called(made):

@@ -19,7 +19,7 @@ from manifoldzoo.cards._errors import BadInputError, CheckpointError, NotFoundEr
 from manifoldzoo.extractors import _reproduce, extract, reproduce
 from manifoldzoo.extractors._reproduce import compare
 from manifoldzoo.extractors._same_source import match_files
-from manifoldzoo.manifolds._manifold import Manifold
+from manifoldzoo.manifolds._manifold import Manifold, in_format
 
 PANELS = """
 [[panels]]
@@ -287,6 +287,16 @@ class TestCompare:
         status = {record.gate: record.status for record in result.outputs}
         assert status["test_vectors_latent"] == "pass"
         assert status["test_vectors_branch"] == "fail"
+
+    def test_an_artifact_of_format_2_is_compared_as_one(self, made, tmp_path):
+        old = Manifold.read(in_format(made, 2).save(tmp_path / "old"))
+        result = compare(old, made)
+        assert (result.verdict, result.digest) == ("bit for bit", old.digest)
+        assert (old.digest != made.digest, result.manifold.digest) == (True, old.digest)
+        assert not any("cells" in tensor.name for tensor in result.tensors)
+        assert result.card == ()
+        # what is kept of it is what was compared
+        assert Manifold.read(result.manifold.save(tmp_path / "kept")).digest == old.digest
 
     def test_an_older_file_format(self, made):
         result = compare(replace(made, digest="0" * 64), made)

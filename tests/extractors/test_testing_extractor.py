@@ -12,6 +12,7 @@ import torch
 from small import common_genes, write_small_cells, write_small_recipe
 from tiny_scgpt import write_tiny_scgpt
 
+from manifoldzoo.cards._evidence_plan import EvidencePlan
 from manifoldzoo.extractors._extract import make_job
 from manifoldzoo.extractors._operator_let import OperatorLet
 from manifoldzoo.extractors.testing import ConformanceError, check_extractor, extractor_checks
@@ -166,6 +167,7 @@ BROKEN = {
     "another name on the card": (always(extraction={"extractor": "other"}), {"card"}),
     "another recipe on the card": (always(extraction={"recipe": "other"}), {"card"}),
     "another version": (always(card={"version": "9.0.0"}), {"card"}),
+    "another plan of the evidence": (always(card={"evidence": EvidencePlan(n_starts=99)}), {"card"}),
     "limits left out": (always(card={"limits": ["None."]}), {"card"}),
     "a projection that is not the fold": (without_projection, {"intact", f"control {CONTROL}"}),
     "no manifold": (lambda inner, job: inner.extract(job).card, None),

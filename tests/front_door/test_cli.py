@@ -36,6 +36,7 @@ COMMANDS = (
     "extract",
     "screen",
     "validate",
+    "report",
     "reproduce",
     "publish",
     "verify",

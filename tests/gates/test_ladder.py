@@ -105,6 +105,8 @@ def test_the_planted_geometry_passes_what_it_should(run):
 def test_every_gate_of_the_design_is_there_and_decides(run):
     deciding = {record.gate for record in run.rungs[2].records if record.decides}
     assert deciding == {
+        "no_copied_anchors",
+        "shipped_head",
         "trustworthiness",
         "random_holdout",
         "donor_holdout",
@@ -208,8 +210,10 @@ def test_wrong_vectors_stop_at_rung_2_and_the_gates_still_inform(sound, few_perm
 def test_a_rung_is_reached_only_with_all_below(sound, monkeypatch):
     passed = replace(sound, vectors=dict(sound.vectors) | {"input": sound.vectors["input"] + np.float32(1)})
     from manifoldzoo.cards._evidence import conclude, judge
+    from manifoldzoo.gates.rungs._published import gates_of
 
-    monkeypatch.setattr(_ladder, "published_gates", lambda *_, **__: conclude(3, [judge("made up", 1.0, ">=", 0.5)]))
+    records = [judge(gate, threshold, direction, threshold) for gate, direction, threshold in gates_of(sound.card)]
+    monkeypatch.setattr(_ladder, "published_gates", lambda *_, **__: conclude(3, records))
     assert statuses(validate(passed)) == ["pass", "fail", "pass"]
     assert rung_reached(validate(passed).rungs) == 1
 

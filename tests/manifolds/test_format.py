@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_document, tiny_manifold
+from tiny import tiny_document, tiny_manifold, tiny_manifold_with_everything
 
 from manifoldzoo.cards._errors import (
     FormatError,
@@ -19,6 +20,7 @@ from manifoldzoo.cards._errors import (
     UnsafeFileError,
     ZooError,
 )
+from manifoldzoo.cards._evidence_plan import EvidencePlan
 from manifoldzoo.cards._names import canonical_json, sha256_bytes
 from manifoldzoo.manifolds import _format
 from manifoldzoo.manifolds._format import (
@@ -37,7 +39,7 @@ from manifoldzoo.manifolds._format import (
     read_card,
     read_verified,
 )
-from manifoldzoo.manifolds._manifold import Manifold
+from manifoldzoo.manifolds._manifold import Manifold, in_format
 from manifoldzoo.manifolds._readouts import vector_of
 
 GOLDEN = sorted((Path(__file__).resolve().parents[1] / "data" / "golden").glob("format-*"))
@@ -45,6 +47,7 @@ GOLDEN = sorted((Path(__file__).resolve().parents[1] / "data" / "golden").glob("
 DIGESTS = {
     "format-1": "07bc5db6cee8cec9012fe65375d85772983adfa6c32f27bb175df58a83f3bcc8",
     "format-2": "d2c98221986f96bcec6e76e5ac2514c9ba2b407109aae0d9ef07777e24ad480a",
+    "format-3": "014c424b2c40c738655c0071bd52e7e0eb3a8cbe77f8a0090b9f818ac86658a6",
 }
 
 
@@ -95,7 +98,7 @@ def test_the_digest_covers_every_content_and_name(name):
     assert len(digests | {Manifest.of(renamed).digest}) == 3
 
 
-@pytest.mark.parametrize("version", [3, 99, 10**30])
+@pytest.mark.parametrize("version", [4, 99, 10**30])
 def test_a_newer_format_is_refused_before_anything_else(version):
     with pytest.raises(FutureFormatError, match=str(version)) as caught:
         Manifest.parse(json.dumps({"format_version": version, "whatever": []}).encode())
@@ -430,7 +433,7 @@ def test_truncated_tensors_with_a_matching_manifest_are_refused(artifact, name, 
         b"null",
         b"1" * 5000,
         json.dumps(tiny_document() | {"nickname": "t"}).encode(),
-        json.dumps(tiny_document(card_version=3)).encode(),
+        json.dumps(tiny_document(card_version=4)).encode(),
         json.dumps(tiny_document(limits=["\ud800"])).encode(),
     ],
 )
@@ -520,3 +523,55 @@ def test_golden_artifacts_load_and_reproduce_their_vectors(folder):
         told = next(readout for readout in manifold.card.extraction.readouts if readout.task == task)
         read = manifold.read_out(latent, task)
         np.testing.assert_allclose(read, manifold.vectors[vector_of(told)], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("folder", GOLDEN[1:], ids=lambda path: path.name)
+def test_golden_artifacts_from_format_2_on_are_saved_with_the_same_digest(folder, tmp_path):
+    manifold = Manifold.read(folder)
+    assert f"format-{manifold.format_version}" == folder.name
+    saved = manifold.save(tmp_path / "again")
+    assert Manifold.read(saved).digest == manifold.digest
+    assert all((saved / name).read_bytes() == (folder / name).read_bytes() for name in (MANIFEST, *CRITICAL))
+
+
+def test_older_cards_have_no_plan_and_no_cell_ids():
+    for folder in GOLDEN[:2]:
+        old = Manifold.read(folder)
+        assert (old.card.card_version, old.card.evidence) == (3, None)
+        assert not any(name.endswith((".cells", ".barcodes")) for name in old.tensors)
+
+
+def test_a_manifold_is_brought_to_format_2_without_what_format_3_added(tmp_path):
+    new = tiny_manifold_with_everything()
+    old = in_format(new, 2)
+    assert in_format(new, 3) is new
+    assert old.card.evidence is None
+    assert sorted(set(new.tensors) - set(old.tensors)) == [
+        f"panel{name}.{kind}" for name in ("", ".external") for kind in ("barcodes", "cells")
+    ]
+    saved = old.save(tmp_path / "old")
+    document = json.loads((saved / CARD).read_bytes())
+    assert document["card_version"] == 2
+    assert "evidence" not in document
+    assert json.loads((saved / MANIFEST).read_bytes())["format_version"] == 2
+    again = Manifold.read(saved)
+    assert again.digest == old.digest != new.digest
+    assert in_format(again, 2).digest == old.digest
+
+
+def test_format_2_has_no_place_for_a_plan(tmp_path):
+    old = in_format(tiny_manifold_with_everything(), 2)
+    card = old.card.model_copy(update={"evidence": EvidencePlan()})
+    with pytest.raises(FormatError, match="format 2 has no field 'evidence'"):
+        replace(old, card=card).save(tmp_path / "x")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_altered_format_version_is_caught(artifact, version):
+    content = (artifact / MANIFEST).read_bytes()
+    assert b'"format_version":3' in content
+    (artifact / MANIFEST).write_bytes(content.replace(b'"format_version":3', b'"format_version":%d' % version))
+    for reader in (read_verified, read_card, Manifold.read):
+        with pytest.raises(FormatError, match=rf"MANIFEST\.json gives format {version}, .* card\.json"):
+            reader(artifact)
+    assert [check.name for check in check_files(artifact) if check.status == "changed"] == [MANIFEST]

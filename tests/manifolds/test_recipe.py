@@ -6,6 +6,7 @@ import pytest
 
 import manifoldzoo.manifolds
 from manifoldzoo.cards._errors import FormatError, NotFoundError
+from manifoldzoo.cards._evidence_plan import STANDARD_COMPARISONS, EvidencePlan
 from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._recipe import ADAPTORS, read_recipe, recipe_folder, table_folder
 
@@ -254,3 +255,35 @@ def test_a_parameter_out_of_range_is_refused(tmp_path, lines, field):
     with pytest.raises(FormatError) as caught:
         adaptor(tmp_path, lines)
     assert field in caught.value.message
+
+
+class TestEvidence:
+    def written(self, folder, lines):
+        return write(folder, RECIPE.replace("[[citations]]", f"[evidence]\n{lines}\n[[citations]]"))
+
+    def test_a_recipe_without_a_plan_leaves_it_to_the_standard(self, tmp_path):
+        assert read_recipe(write(tmp_path, RECIPE)).evidence is None
+
+    def test_a_stricter_plan_is_read(self, tmp_path):
+        plan = read_recipe(self.written(tmp_path, "n_permutations = 5000\nn_starts = 40")).evidence
+        assert plan == EvidencePlan(n_permutations=5000, n_starts=40)
+
+    @pytest.mark.parametrize(
+        ("lines", "field", "value"),
+        [
+            ("n_permutations = 999", "n_permutations", "999"),
+            ("n_branch_permutations = 99", "n_branch_permutations", "99"),
+            ("n_starts = 3", "n_starts", "3"),
+            ('comparisons = ["raw"]', "comparisons", "'z_scored'"),
+            ('fdr = "none"', "fdr", "benjamini-hochberg"),
+            ("seed = 7", "seed", "Extra inputs"),
+        ],
+    )
+    def test_a_laxer_plan_is_refused_with_the_value(self, tmp_path, lines, field, value):
+        with pytest.raises(FormatError, match=rf"'evidence\.{field}'.*{value}"):
+            read_recipe(self.written(tmp_path, lines))
+
+    @pytest.mark.parametrize("name", BUNDLED)
+    def test_bundled_recipes_fix_the_family(self, name):
+        plan = read_recipe(recipe_folder(name)).evidence
+        assert plan == EvidencePlan(comparisons=[*STANDARD_COMPARISONS, "random_init"])

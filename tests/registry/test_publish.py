@@ -23,7 +23,7 @@ from manifoldzoo.cards._errors import (
     UnsafeFileError,
     VersionConflictError,
 )
-from manifoldzoo.cards._evidence import rung_reached
+from manifoldzoo.cards._evidence import EvidenceRun, rung_reached
 from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.registry import _folders, _publish
 from manifoldzoo.registry._catalogue import info
@@ -97,6 +97,22 @@ class TestGates:
         made = publish(mine, "local")
         assert len(read_evidence(Path(made.location), digest)) == 2
         assert (Path(made.location) / "evidence" / earlier.name).read_bytes() == earlier.read_bytes()
+
+    def test_as_many_rungs_are_computed_as_are_claimed(
+        self, mine: Path, monkeypatch: pytest.MonkeyPatch, store: Path
+    ) -> None:
+        add_evidence(mine, passing_run(Manifold.read(mine), rung=5))
+        asked = []
+
+        def validate(manifold: Manifold, *, through: int, **_: object) -> EvidenceRun:
+            asked.append(through)
+            return passing_run(manifold, rung=4, through=through)
+
+        monkeypatch.setattr(_publish, "validate", validate)
+        with pytest.warns(IntegrityWarning):
+            made = publish(mine, "local")
+        assert asked == [5]
+        assert highest_rung(Path(made.location), made.digest) == 4
 
     def test_the_source_stays_as_it_was(self, mine: Path, quick_gates: Gates) -> None:
         before = contents(mine)
