@@ -208,6 +208,7 @@ def _climb(rung: int, manifold: Manifold, plan: RunPlan, progress: Progress | No
             seed=seed,
             negative=None if found is None else found[1],
             n_permutations=plan.n_branch_permutations,
+            n_starts=plan.n_starts,
             progress=tell("branches permuted, head refitted", plan.n_branch_permutations),
         )
     if rung == 5:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._making import extract, publish, screen, validate
+from ._making import extract, publish, screen
 from ._options import Debug, Json, Offline, Out, Ref, Refs
 from ._output import emit, plain, reporting, size, table
 from ._panels import panel
 from ._reporting import report
 from ._reproducing import reproduce
+from ._validating import validate
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -188,7 +188,9 @@ def test_its_commands_work(python: Path, tmp_path: Path) -> None:
     assert [(row["name"], row["version"], row["rung"]) for row in rows] == [
         ("hematopoietic", "0.1.0", 3),
         ("hematopoietic", "1.0.0", 3),
+        ("hematopoietic", "1.1.0", 3),
         ("hematopoietic-raw", "1.0.0", 3),
+        ("hematopoietic-raw", "1.1.0", 3),
     ]
     examined = outside(python, tmp_path, "-m", "manifoldzoo", "doctor", "--json")
     assert examined.returncode == 0, examined.stdout + examined.stderr

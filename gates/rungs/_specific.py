@@ -13,6 +13,7 @@ from ...manifolds._null_rulers import BranchSurrogate, log10_placements
 from ...manifolds._ruler import StageRuler
 from .._gate_data import GateData
 from ..nulls._permutation import null_summary, p_value, why_undecidable
+from ..refits._holdouts import holdout_record
 from ..refits._refitted import TARGETS_AT_ONCE, RefittedStatistic
 from ._floors import FLOORS, Floors, held_out_floors
 
@@ -39,6 +40,7 @@ def specific(
     negative: GateData | None = None,
     n_rulers: int = 20,
     n_permutations: int = 999,
+    n_starts: int = 20,
     progress: Callable[[int], None] | None = None,
 ) -> RungResult:
     """Run rung 4: higher floors, the paired null ruler, the negative-control panel and the branch-permuted null.
@@ -59,6 +61,8 @@ def specific(
         Relabelled rulers; of 20 at most one may reach the floors.
     n_permutations
         Of branches among themselves.
+    n_starts
+        Starts of the head that each holdout is averaged over.
     progress
         Called with the number of permutations done so far.
 
@@ -70,25 +74,12 @@ def specific(
     with the surrogate in which every branch keeps its place, see ``BranchSurrogate``.
     """
     floor_rng, ruler_rng, negative_rng, branch_rng = np.random.default_rng(seed).spawn(4)
-    own = held_out_floors(data, settings, rng=floor_rng, n_repeats=10, n_starts=10)
-    records = _floor_records(own, seed)
+    own = held_out_floors(data, settings, rng=floor_rng, n_repeats=10, n_starts=n_starts)
+    records = [holdout_record(f"{name}_floor", own.scores[name], FLOORS[name], seed=seed) for name in FLOORS]
     records.append(_null_ruler_record(data, ruler, settings, n_rulers, ruler_rng, seed))
     records.append(_negative_record(negative, settings, negative_rng, seed))
     records.append(_branch_record(data, ruler, settings, n_permutations, branch_rng, seed, progress))
     return conclude(4, records)
-
-
-def _floor_records(floors: Floors, seed: int) -> list[Record]:
-    """One record per floor."""
-    records = []
-    for name, score in floors.scores.items():
-        gate = f"{name}_floor"
-        if score.undecided_because:
-            records.append(undecided(gate, score.undecided_because))
-            continue
-        n = sum(fold.n_held_out for fold in score.scores)
-        records.append(judge(gate, score.touching, ">=", FLOORS[name], n=n, seed=seed))
-    return records
 
 
 def _null_ruler_record(

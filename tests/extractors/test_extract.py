@@ -288,7 +288,7 @@ def test_the_mean_operator_is_one_block(cells, tmp_path):
     manifold = extract(recipe, cells=[cells], name="mean")
     assert manifold.tensors["operator"].shape == (1, 1200, 1200)
     assert manifold.card.extraction.operator.combination == "mean"
-    assert manifold.version == "1.0.0"
+    assert manifold.version == "1.1.0"
     assert manifold.card.extraction.seed == 0
     assert valid(manifold).status == reproduces(manifold).status == "pass"
 

@@ -73,3 +73,10 @@ def test_what_ran_is_what_was_listed(artifact: Path, capsys: pytest.CaptureFixtu
     stored = json.loads(path.read_bytes())
     assert stored["evidence_version"] == 2
     assert (stored["registered"], stored["plan"]) == (listed["registered"], listed["plan"])
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_list_is_no_report(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", str(artifact), "--list", "--report", str(tmp_path / "x.html")]) == 2
+    assert "--list" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()
