@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from ...cards._errors import BadInputError
 from ...manifolds._let import LetSettings, fit_in_row_space, row_space
+from ...manifolds._threads import in_threads
 from ..metrics import angular_distances, distance_spearman
 from ._holdouts import MIN_TRAINING, random_folds, touching_pairs
 
 TARGETS_AT_ONCE = 64
 """Targets to refit to at a time: enough for several threads, and few enough for the memory of their distances."""
+_TOGETHER = 16
 CANNOT_REFIT = "the head was fitted on cells, which do not travel with the artifact, so that it cannot be refitted"
 
 
@@ -61,8 +63,15 @@ class RefittedStatistic:
 
     def of(self, targets: NDArray[np.float64], rngs: Sequence[np.random.Generator]) -> NDArray[np.float64]:
         """Refit to each target, shape (B, n, n), with a generator each, and return the statistics, shape (B,)."""
-        scores = []
-        for space, pairs in self.splits:
-            fit = fit_in_row_space(space, targets, self.settings, rngs=rngs)
-            scores.append(distance_spearman(angular_distances(fit.latents(space.rows)), targets, pairs))
-        return np.asarray(np.mean(scores, axis=0))
+        statistics = np.empty(len(targets))
+
+        def score(first: int) -> None:
+            part = slice(first, first + _TOGETHER)
+            scores = []
+            for space, pairs in self.splits:
+                fit = fit_in_row_space(space, targets[part], self.settings, rngs=rngs[part])
+                scores.append(distance_spearman(angular_distances(fit.latents(space.rows)), targets[part], pairs))
+            statistics[part] = np.mean(scores, axis=0)
+
+        in_threads(score, range(0, len(targets), _TOGETHER))
+        return statistics
