@@ -56,8 +56,8 @@ def own_overlap(manifold: Manifold, own: OwnPanel) -> list[Record]:
     Notes
     -----
     A file without a column of studies cannot be compared by ``study:donor``: where its donors are named like some of
-    the extraction panel, nothing is decided. Without ids in the artifact the same file or a copied anchor still decides
-    that cells are shared, but nothing decides that none is. Our choice.
+    the extraction panel, nothing is decided. The same file or a copied anchor decides that cells are shared whatever
+    their ids; without ids in the artifact nothing decides that none is. Our choice.
     """
     copied, n_measured = _copied(manifold, own)
     return [
@@ -98,7 +98,10 @@ def _cells(manifold: Manifold, own: OwnPanel, copied: list[int]) -> Record:
         found = shared_with(stored, own.members)
         alike = {f"barcodes of {one.study}": f"{one.n_shared} of {one.n_smaller}" for one in found.copied}
         n_shared = found.n_cells + sum(one.n_shared for one in found.copied)
-        return judge(gate, float(n_shared), "<=", 0.0, n=n, details={"by": "ids", "same id": found.n_cells, **alike})
+        if n_shared or not copied:
+            return judge(
+                gate, float(n_shared), "<=", 0.0, n=n, details={"by": "ids", "same id": found.n_cells, **alike}
+            )
     if copied and own.panel is not None:
         n_copied = int(own.panel.n_cells[copied].sum())
         return judge(gate, float(n_copied), "<=", 0.0, n=n, details={"by": "copied anchors"})

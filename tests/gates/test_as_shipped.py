@@ -76,7 +76,7 @@ def no_refits(monkeypatch):
         (_ladder, "specific"),
         (_ladder, "model_derived"),
         (_published, "fit_in_row_space"),
-        (_transfers, "fit_let"),
+        (_transfers, "fit_in_row_space"),
     ):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("a head was refitted"))
 

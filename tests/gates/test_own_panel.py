@@ -145,8 +145,8 @@ class TestOverlap:
         found = overlap(mine, read_own_panel(mine, tmp_path / "mine.h5ad"))
         assert found["own_no_shared_donors"] == ("pass", 0.0)
         assert found["own_no_copied_anchors"] == ("fail", 30.0)
-        # ids that were changed say nothing; without any, the copied anchors decide
-        assert found["own_no_shared_cells"] == (("pass", 0.0) if ids else ("fail", 180.0))
+        # ids that were changed say nothing, the copied anchors do
+        assert found["own_no_shared_cells"] == ("fail", 180.0)
 
     def test_all_cells_shared_out_among_other_donors(self, tmp_path, own):
         cells = renamed(own_cells(n_donors=5))
