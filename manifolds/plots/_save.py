@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from .._files import write_bytes
 
+_COLOURS = 128
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -30,10 +32,13 @@ def save_axes(ax: Axes, path: Path, *, dpi: float = 110) -> Path:
         If it cannot be written.
     """
     from matplotlib import pyplot
+    from PIL import Image
 
-    figure, content = ax.figure.figure, BytesIO()
+    figure, content, small = ax.figure.figure, BytesIO(), BytesIO()
     # without the version of matplotlib, so that equal figures are equal files
     figure.savefig(content, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
-    write_bytes(path, content.getvalue())
+    # figures travel with artifacts: a palette takes a third of the bytes
+    Image.open(content).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    write_bytes(path, small.getvalue())
     return path
