@@ -5,6 +5,8 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from manifoldzoo.cards._errors import BadInputError
@@ -21,6 +23,7 @@ from manifoldzoo.gates.metrics import (
     residualised_correlation,
     shared_labels,
 )
+from manifoldzoo.gates.metrics._agreement import centred_ranks
 from manifoldzoo.gates.metrics._residualised import anchor_folds, cross_fitted_residuals
 
 SCIPY = {distance_pearson: pearsonr, distance_spearman: spearmanr, distance_kendall: kendalltau}
@@ -237,3 +240,14 @@ def test_what_is_no_graph_is_refused():
         geodesic_distances(square * np.nan, k=2)
     with pytest.raises(BadInputError, match=r"shapes \(5, 5\) and \(4, 4\)"):
         geodesic_correlation(square, square[:4, :4], k=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=12, max_size=12), min_size=1, max_size=4),
+    st.sampled_from([0.0, 0.5, -1.0, 2000.0]),
+)
+def test_whole_numbers_are_ranked_as_by_sorting(rows, shift):
+    values = np.array(rows, dtype=np.float64) + shift
+    expected = rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
+    assert (centred_ranks(values) == expected).all()
