@@ -22,7 +22,7 @@ from .rungs._transfers import Outside
 
 def gate_data(manifold: Manifold) -> GateData:
     """The extraction panel of a manifold as the gates read it."""
-    return _as_gates_read(manifold, manifold.tensors["panel.anchors"], manifold.card.panel.anchors)
+    return _described(manifold, manifold.tensors["panel.anchors"], manifold.card.panel.anchors)
 
 
 def let_settings(manifold: Manifold) -> LetSettings:
@@ -64,21 +64,37 @@ def panel_data(manifold: Manifold, role: str) -> tuple[BesidePanel, GateData] | 
     panel = next((panel for panel in manifold.card.panels if panel.role == role), None)
     if panel is None:
         return None
-    return panel, _as_gates_read(manifold, manifold.tensors[f"panel.{panel.name}.anchors"], panel.manifest.anchors)
+    return panel, _described(manifold, manifold.tensors[f"panel.{panel.name}.anchors"], panel.manifest.anchors)
 
 
-def _as_gates_read(manifold: Manifold, expression: NDArray[np.floating], anchors: Sequence[AnchorEntry]) -> GateData:
-    """Anchors under the operator of a manifold."""
-    stage = [anchor.stage for anchor in anchors]
+def as_gates_read(
+    manifold: Manifold,
+    expression: NDArray[np.floating],
+    *,
+    stage: Sequence[str],
+    branch: Sequence[str],
+    donor: Sequence[str],
+    tissue: Sequence[str],
+    study: Sequence[str],
+) -> GateData:
+    """Anchors under the operator of a manifold, held against its ruler."""
     return GateData(
         features=apply_operator(expression, manifold.operator),
         expression=expression,
         stage=stage,
         distances=manifold.ruler.distances(stage),
-        branch=[anchor.branch for anchor in anchors],
-        donor=[anchor.donor for anchor in anchors],
-        tissue=[anchor.tissue for anchor in anchors],
-        study=[anchor.study for anchor in anchors],
+        branch=branch,
+        donor=donor,
+        tissue=tissue,
+        study=study,
+    )
+
+
+def _described(manifold: Manifold, expression: NDArray[np.floating], anchors: Sequence[AnchorEntry]) -> GateData:
+    """Anchors that a card describes."""
+    labels = ("stage", "branch", "donor", "tissue", "study")
+    return as_gates_read(
+        manifold, expression, **{label: [getattr(anchor, label) for anchor in anchors] for label in labels}
     )
 
 
@@ -88,7 +104,7 @@ def outside_panels(manifold: Manifold) -> list[Outside]:
     for panel in manifold.card.panels:
         if panel.role == "negative":
             continue
-        data = _as_gates_read(manifold, manifold.tensors[f"panel.{panel.name}.anchors"], panel.manifest.anchors)
+        data = _described(manifold, manifold.tensors[f"panel.{panel.name}.anchors"], panel.manifest.anchors)
         latent = manifold.project(np.asarray(data.expression))
         n_cells = max(panel.n_shared_cells, _recounted(manifold, panel.name))
         found.append(Outside(data, latent, n_cells, panel.n_shared_donors, panel.name, panel.role))

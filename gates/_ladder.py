@@ -15,7 +15,16 @@ from threadpoolctl import threadpool_limits
 
 from ..cards._card import Card
 from ..cards._errors import BadInputError, ZooError
-from ..cards._evidence import RUNG_NAMES, EvidenceRun, RegisteredTest, RungResult, conclude, not_run, undecided
+from ..cards._evidence import (
+    PUBLISH_RUNG,
+    RUNG_NAMES,
+    EvidenceRun,
+    RegisteredTest,
+    RungResult,
+    conclude,
+    not_run,
+    undecided,
+)
 from ..cards._evidence_plan import (
     STANDARD_BRANCH_PERMUTATIONS,
     STANDARD_PERMUTATIONS,
@@ -25,7 +34,7 @@ from ..cards._evidence_plan import (
 )
 from ..manifolds._manifold import Manifold
 from ._artifact_data import gate_data, let_settings, outside_panels, panel_data, shipped_comparators
-from ._own_cells import OwnCells, with_own_tests
+from ._own_cells import TRANSFER, OwnCells, with_own_tests
 from ._registered import completed, registered_tests
 from .rungs._as_shipped import as_shipped
 from .rungs._intact import reproduces, valid
@@ -88,7 +97,7 @@ def validate(
     cannot be refitted from the artifact: the gates that refit are ``not run``, and rung 2 is the highest it can reach.
     """
     if through is None:
-        through = 3 if panel is None else 5
+        through = default_rung(own_panel=panel is not None)
     registered = registered_for(manifold.card, through=through, own_panel=panel is not None)
     plan = run_plan(manifold.card, manifold.digest, through=through)
     own = None if panel is None else OwnCells.of(manifold, panel, through=through)
@@ -117,6 +126,11 @@ def validate(
         plan=plan,
         own_panel=None if own is None else own.report,
     )
+
+
+def default_rung(*, own_panel: bool) -> int:
+    """Highest rung that is tried where none is asked for: with a panel of a user's own the one that it is for."""
+    return TRANSFER if own_panel else PUBLISH_RUNG
 
 
 def registered_for(card: Card, *, through: int, own_panel: bool = False) -> list[RegisteredTest]:

@@ -14,10 +14,9 @@ from ..cards._errors import ZooError
 from ..cards._evidence import RUNG_NAMES, Record, RegisteredTest, RungResult, conclude, undecided
 from ..cards._evidence_plan import RunPlan
 from ..cards._own_panel import OwnPanelReport
-from ..manifolds._features import apply_operator
 from ..manifolds._let import LetSettings
 from ..manifolds._manifold import Manifold
-from ._artifact_data import gate_data, let_settings
+from ._artifact_data import as_gates_read, gate_data, let_settings
 from ._gate_data import GateData
 from ._registered import registered_tests
 from .rungs._own_needs import own_needs
@@ -64,7 +63,7 @@ class OwnCells:
         from ..manifolds._own_panel import read_own_panel
 
         own = read_own_panel(manifold, panel) if isinstance(panel, str | Path) else panel
-        data = _as_gates_read(manifold, own)
+        data = _own_data(manifold, own)
         needs = own_needs(manifold, own.report, data, through=through)
         return cls(manifold, own, data, own.report.model_copy(update={"needs": needs}))
 
@@ -188,16 +187,15 @@ def _spelt_out(result: RungResult, card: Card) -> list[Record]:
     return [undecided(test.gate, alone.reason, status=status) for test in tests]
 
 
-def _as_gates_read(manifold: Manifold, own: OwnPanel) -> GateData | None:
+def _own_data(manifold: Manifold, own: OwnPanel) -> GateData | None:
     """The user's panel under the operator; ``None`` where there is no distance between its anchors to compare with."""
     panel = own.panel
     if panel is None or len(set(panel.stage)) < MIN_STAGES:
         return None
-    return GateData(
-        features=apply_operator(panel.anchors, manifold.operator),
-        expression=panel.anchors,
+    return as_gates_read(
+        manifold,
+        panel.anchors,
         stage=panel.stage,
-        distances=manifold.ruler.distances(panel.stage),
         branch=panel.branch,
         donor=panel.donor,
         tissue=panel.tissue,

@@ -10,6 +10,7 @@ from typing import TypeVar
 from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def n_processors() -> int:
@@ -23,23 +24,26 @@ def n_threads() -> int:
     return max(1, min(n_processors(), int(asked))) if asked.isdigit() else n_processors()
 
 
-def in_threads(work: Callable[[Item], object], items: Iterable[Item]) -> None:
-    """Call ``work`` with each item, in as many threads as there are processors to use.
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item], *, at_most: int | None = None) -> list[Result]:
+    """Call ``work`` with each item, in several threads.
 
     Parameters
     ----------
     work
-        Writes its result where nothing else does. It has to release the interpreter, as products of matrices and
-        compiled loops do; linear algebra takes one thread in each call, so that results do not depend on their number.
+        Writes nowhere that another call does. It has to release the interpreter, as products of matrices and compiled
+        loops do; linear algebra takes one thread in each call, so that results do not depend on their number.
     items
         What to call it with.
+    at_most
+        Threads; as many as there are for a fit by default.
+
+    Returns
+    -------
+    What it returned, in the order of the items.
     """
     pieces = list(items)
-    workers = min(n_threads(), len(pieces))
+    workers = min(n_threads() if at_most is None else at_most, len(pieces))
     if workers < 2:
-        for piece in pieces:
-            work(piece)
-        return
+        return [work(piece) for piece in pieces]
     with threadpool_limits(limits=1), ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(work, pieces):
-            pass
+        return list(pool.map(work, pieces))

@@ -43,6 +43,7 @@ def validate(
     """Recompute the evidence of a manifold, rung by rung; status 1 if a rung does not pass or evidence was altered."""
     from .cards._errors import BadInputError, MissingExtraError
     from .cards._evidence import rung_reached
+    from .gates._ladder import default_rung
     from .gates._ladder import validate as climb
     from .gates.report._figure_files import draw_run
     from .gates.report._html import write_report
@@ -50,7 +51,7 @@ def validate(
     from .registry._report import report_target
     from .registry._resolve import locate, read_location
 
-    through = through or (3 if panel is None else 5)
+    through = through or default_rung(own_panel=panel is not None)
     if list_:
         if report is not None:
             raise BadInputError("--list runs no test, so that there is nothing to report.", "Drop --list or --report.")

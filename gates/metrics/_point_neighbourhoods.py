@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ...cards._errors import BadInputError
-from ...manifolds._threads import n_processors
+from ...manifolds._threads import in_threads, n_processors
 from ._distances import Metric, check_metric
 from ._neighbourhoods import from_excess
 from ._rank_kernel import count_closer, distances_to, take_nearest
@@ -158,8 +157,8 @@ def _excess(reference: _Space, latent: _Space, k: int, n_threads: int) -> int:
         return int(np.maximum(counts + 1 - k, 0).sum())
 
     # the products are small: threads of BLAS beside ours would only be in the way
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
-        return sum(pool.map(of, range(0, n, _ROWS)))
+    with threadpool_limits(limits=1, user_api="blas"):
+        return sum(in_threads(of, range(0, n, _ROWS), at_most=n_threads))
 
 
 def _slices(n: int, size: int) -> list[slice]:

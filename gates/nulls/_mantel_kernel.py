@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...manifolds._compiled import compiled
+from ...manifolds._threads import in_threads
 
 Floats = NDArray[np.float64]
 Orders = NDArray[np.uint32]
@@ -77,13 +77,9 @@ def permuted_products(matrix: Floats, target: Floats, orders: Orders, *, n_threa
     taken = np.full((count + count % 2, size), n, dtype=np.uint32)
     taken[:count, :n], taken[count:, :n] = orders, np.arange(n)
     out = np.empty(len(taken))
-    if n_threads <= 1 or count <= 2:
-        _products(x, y, taken, out)
-        return out[:count]
     # small parts, so that no thread waits long for another
     parts = [slice(start, start + _PART) for start in range(0, len(taken), _PART)]
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(lambda part: _products(x, y, taken[part], out[part]), parts))
+    in_threads(lambda part: _products(x, y, taken[part], out[part]), parts, at_most=n_threads)
     return out[:count]
 
 

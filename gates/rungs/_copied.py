@@ -40,9 +40,7 @@ def copied_anchors(first: NDArray[np.floating], second: NDArray[np.floating] | N
     return np.argwhere(np.triu(near, 1) if second is None else near)
 
 
-def copied_record(
-    gate: str, first: NDArray[np.floating], second: NDArray[np.floating] | None = None, *, decides: bool = True
-) -> Record:
+def copied_record(gate: str, first: NDArray[np.floating], second: NDArray[np.floating] | None = None) -> Record:
     """Make the record of copied anchors, of which there must be none.
 
     Parameters
@@ -51,11 +49,9 @@ def copied_record(
         Its name.
     first, second
         As of :func:`copied_anchors`.
-    decides
-        Whether it counts towards its rung.
     """
     pairs = copied_anchors(first, second)
     n = len(first) if second is None else len(second)
     named = ", ".join(f"{left} and {right}" for left, right in pairs[:_EXAMPLES].tolist())
     details = {"pairs": named + (", ..." if len(pairs) > _EXAMPLES else "")} if len(pairs) else {}
-    return judge(gate, float(len(pairs)), "<=", 0.0, n=n, decides=decides, details=details)
+    return judge(gate, float(len(pairs)), "<=", 0.0, n=n, details=details)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,18 +70,17 @@ def geometry_records(data: GateData, latent: NDArray[np.floating], *, seed: int)
     ruler, d, rng = np.asarray(data.distances, dtype=np.float64), given.shape[1], np.random.default_rng(seed)
     features, pairs = np.asarray(data.features), all_pairs(n)
     covariates = shared_labels(data.donor_ids, data.study, data.tissue)
+    # computed once, and inside a figure, so that what the panel does not allow is told there
+    angles = cache(lambda: angular_distances(given))
+    k = cache(lambda: _neighbours_that_connect(angles()))
     figures: dict[str, Callable[[], float]] = {
-        "pearson": lambda: float(distance_pearson(angular_distances(given), ruler, pairs)),
-        "spearman": lambda: float(distance_spearman(angular_distances(given), ruler, pairs)),
-        "kendall": lambda: float(distance_kendall(angular_distances(given), ruler, pairs)),
-        "residualised_spearman": lambda: float(
-            residualised_correlation(angular_distances(given), ruler, covariates, pairs, rng=rng)
-        ),
-        "geodesic_k": lambda: _neighbours_that_connect(angular_distances(given)),
-        "geodesic_spearman": lambda: geodesic_correlation(
-            angular_distances(given), ruler, k=_neighbours_that_connect(angular_distances(given))
-        ),
-        "stress": lambda: stress(angular_distances(given), ruler),
+        "pearson": lambda: float(distance_pearson(angles(), ruler, pairs)),
+        "spearman": lambda: float(distance_spearman(angles(), ruler, pairs)),
+        "kendall": lambda: float(distance_kendall(angles(), ruler, pairs)),
+        "residualised_spearman": lambda: float(residualised_correlation(angles(), ruler, covariates, pairs, rng=rng)),
+        "geodesic_k": k,
+        "geodesic_spearman": lambda: geodesic_correlation(angles(), ruler, k=k()),
+        "stress": lambda: stress(angles(), ruler),
         "effective_dimension": lambda: effective_dimension(given),
         "margin_over_pca_2": lambda: pca_margin(features, given, ruler, d=2),
         f"margin_over_pca_{d}": lambda: pca_margin(features, given, ruler, d=d),

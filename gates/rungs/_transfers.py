@@ -26,7 +26,7 @@ from ..metrics import (
 from ..metrics._residualised import residualised_correlation, shared_labels
 from ..nulls._permutation import log10_arrangements, null_summary, p_value, permute_within, why_undecidable
 from ..refits._refitted import CANNOT_REFIT
-from ._copied import copied_anchors
+from ._copied import copied_record
 from ._published import HOLDOUT, NEIGHBOURS, PERMUTATION_P, TRUSTWORTHINESS
 
 N_STARTS = 20
@@ -160,12 +160,12 @@ def _of_panel(
 ) -> list[Record]:
     """Records of one panel."""
     data, n = outside.data, len(outside.data.features)
-    n_copied = len(copied_anchors(inside.expression, data.expression))
-    counts = (outside.n_shared_cells, outside.n_shared_donors, n_copied)
+    *by_id, copied = _shared_gates(prefix)
     records = [
         undecided(gate, NO_IDS) if count is None else judge(gate, float(count), "<=", 0.0, n=n)
-        for gate, count in zip(_shared_gates(prefix), counts, strict=True)
+        for gate, count in zip(by_id, (outside.n_shared_cells, outside.n_shared_donors), strict=True)
     ]
+    records.append(copied_record(copied, inside.expression, data.expression))
     if n < MIN_ANCHORS or not np.ptp(np.asarray(data.distances)):
         reason = f"{n} anchors, expected at least {MIN_ANCHORS} that differ"
         return [*records, *(undecided(gate, reason) for gate in _own_gates(outside.role, prefix))]
