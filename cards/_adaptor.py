@@ -8,8 +8,11 @@ from pydantic import Field, model_validator
 
 from ._frozen import Frozen, Scalar
 
-AdaptorKind = Literal["let-anchor", "let-cell", "let-hybrid"]
-"""``let-anchor`` is fitted on the anchors, which travel with the artifact; the others on cells, which do not."""
+AdaptorKind = Literal["let-anchor", "let-cell", "let-hybrid", "isomap", "geodesic-mds"]
+"""``let-anchor`` is fitted on the anchors, which travel with the artifact; the other LET heads on cells, which do not.
+``isomap`` and ``geodesic-mds`` lay out path lengths between the anchors without reading the ruler."""
+GEODESIC_KINDS: tuple[AdaptorKind, ...] = ("isomap", "geodesic-mds")
+_ON_CELLS = ("let-cell", "let-hybrid")
 
 
 class Convergence(Frozen):
@@ -50,13 +53,21 @@ class Adaptor(Frozen):
     kind: AdaptorKind
     n_components: int = Field(ge=1)
     loss: float
+    """What the fit leaves: the loss of a LET head, the residual variance of Isomap, the stress of metric MDS."""
     beta: float
+    """Ruler distance for each unit of distance between coordinates."""
     parameters: dict[str, Scalar]
     convergence: Convergence | None = None
     """Of a head fitted on cells."""
+    n_reduced: int | None = Field(default=None, ge=1)
+    """Coordinates in which a new cell is compared with landmarks; null for LET heads, which are linear."""
+    n_landmarks: int | None = Field(default=None, ge=3)
+    """Anchors that new cells are placed by."""
 
     @model_validator(mode="after")
-    def _cells_tell_how_it_went(self) -> Adaptor:
-        if (self.kind == "let-anchor") != (self.convergence is None):
+    def _parts_fit_the_kind(self) -> Adaptor:
+        if (self.kind in _ON_CELLS) != (self.convergence is not None):
             raise ValueError(f"convergence is told of heads fitted on cells, and only of them; this is {self.kind!r}")
+        if not (self.kind in GEODESIC_KINDS) == (self.n_reduced is not None) == (self.n_landmarks is not None):
+            raise ValueError(f"landmarks are of geodesic heads, and only of them; this is {self.kind!r}")
         return self

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ._adaptor import Adaptor
+from ._adaptor import Adaptor, AdaptorKind
 from ._errors import FormatError
 from ._evidence_plan import EvidencePlan
 from ._frozen import Frozen, Scalar, Sha256
 from ._names import NAME_PATTERN, VERSION_PATTERN
+from ._programs import GeneProgram, ScoredLabels
+from ._ruler_entry import Ruler
+from ._text import Licence, Text
 
-CARD_VERSION = 3
-
-
-def _check_licence(licence: str) -> str:
-    """SPDX expression in canonical spelling."""
-    try:
-        return str(canonicalize_license_expression(licence))
-    except InvalidLicenseExpression as error:
-        raise ValueError(f"{licence!r} is not an SPDX licence expression") from error
-
-
-Licence = Annotated[str, AfterValidator(_check_licence)]
-Text = Annotated[str, Field(min_length=1)]
+CARD_VERSION = 4
 
 
 class SourceModel(Frozen):
@@ -100,6 +90,9 @@ class Candidate(Frozen):
     head: int | None = Field(default=None, ge=0)
     k: int | None = Field(default=None, ge=1)
     n_components: int = Field(ge=1)
+    adaptor: AdaptorKind | None = None
+    """Null where the kind of head was not open to choice."""
+    n_neighbours: int | None = Field(default=None, ge=1)
 
 
 class ChoiceRun(Frozen):
@@ -259,35 +252,6 @@ class Untrained(Frozen):
     """Of the model."""
 
 
-class StageEntry(Frozen):
-    """One stage of the ruler."""
-
-    id: Text
-    label: Text
-    ontology_id: str
-    branch: Text
-
-
-class EdgeEntry(Frozen):
-    """One developmental step, with where it comes from."""
-
-    child: Text
-    parent: Text
-    source: Text
-
-
-class Ruler(Frozen):
-    """The target distances: a stage graph, never derived from the model."""
-
-    name: Text
-    version: Text
-    digest: Sha256
-    root: Text
-    licence: Licence
-    stages: list[StageEntry]
-    edges: list[EdgeEntry]
-
-
 class Tolerance(Frozen):
     """How far a reproduced test vector may lie from the shipped one."""
 
@@ -320,7 +284,7 @@ class Card(Frozen):
     The evidence is kept beside it, bound to the artifact digest, because it may grow.
     """
 
-    card_version: Literal[3] = 3
+    card_version: Literal[4] = 4
     name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
     version: Annotated[str, Field(pattern=VERSION_PATTERN)]
     title: Text
@@ -336,6 +300,10 @@ class Card(Frozen):
     """Models without training that the last rung compares with."""
     evidence: EvidencePlan | None = None
     """What the recipe fixed of the evidence; null is the standard."""
+    programs: list[GeneProgram] = Field(default_factory=list)
+    """What the axes are described by."""
+    scored_labels: ScoredLabels | None = None
+    """How cells were given their stages, where no table of their cell types does."""
     ruler: Ruler
     genes: GeneAnnotation
     test_vectors: Tolerance
@@ -348,6 +316,9 @@ class Card(Frozen):
     @model_validator(mode="after")
     def _stages_are_known(self) -> Card:
         known = {stage.id for stage in self.ruler.stages}
+        programs = [program.name for program in self.programs]
+        if len(set(programs)) != len(programs):
+            raise ValueError(f"program names must differ, got {programs}")
         manifests = [self.panel, *(panel.manifest for panel in self.panels)]
         strangers = sorted({anchor.stage for manifest in manifests for anchor in manifest.anchors} - known)
         if strangers:

@@ -1,4 +1,4 @@
-"""Artifact format 3: one folder, a manifest, and checks that come before any parsing."""
+"""Artifact format 4: one folder, a manifest, and checks that come before any parsing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import stat
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,9 @@ from ..cards._card import Card, parse_card
 from ..cards._errors import FormatError, FutureFormatError, IntegrityError, NotFoundError, UnsafeFileError
 from ..cards._names import canonical_json, sha256_bytes
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+WITH_CELL_IDS = 3
+"""The first format that holds the plan of the evidence and hashed cell ids."""
 MANIFEST = "MANIFEST.json"
 TENSORS = "manifold.safetensors"
 CARD = "card.json"
@@ -34,13 +37,24 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda card: card | {"card_version": 2} if card.get("card_version") == 1 else card,
     # format 3 added the plan of the evidence to the card, and hashed cell ids to the tensors; both may be absent
     2: lambda card: card | {"card_version": 3} if card.get("card_version") == 2 else card,
+    # format 4 added other kinds of rulers and heads, gene programs and scored labels; what is absent has a default
+    3: lambda card: card | {"card_version": 4} if card.get("card_version") == 3 else card,
 }
 """Card migrations by the format version they start from. To bump the format: raise ``FORMAT_VERSION``, add the
 step from the old version here, and add a golden artifact of the old version to the tests."""
 
 
-# what format 3 added to the card of format 2
-_ADDED_BY_3 = ("evidence",)
+_ADDED: dict[int, dict[str, tuple[tuple[str, Any], ...]]] = {
+    3: {"": (("evidence", None),)},
+    4: {
+        "": (("programs", []), ("scored_labels", None)),
+        "ruler": (("kind", "stage-graph"), ("interaction", None)),
+        "extraction.adaptor": (("n_reduced", None), ("n_landmarks", None)),
+        "extraction.choice.candidates": (("adaptor", None), ("n_neighbours", None)),
+    },
+}
+"""What each format added to the card of the one before: by the place of a table or list of tables, names and what
+absence means."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +259,9 @@ def check_files(folder: Path, *, links_into: Path | None = None) -> list[FileChe
     """Hold every file against the manifest, without raising for a mismatch."""
     names, manifest = _open(folder, links_into)
     card = _read(folder / CARD, MAX_TEXT_SIZE) if CARD in names else b""
-    status = "ok" if _agree(manifest, card) else "changed"
+    recorded = next(entry.sha256 for entry in manifest.files if entry.name == CARD)
+    # a card that was changed itself says nothing of the manifest
+    status = "changed" if sha256_bytes(card) == recorded and not _agree(manifest, card) else "ok"
     # a manifest that parses is canonical, so these are the bytes of the file
     checks = [FileCheck(MANIFEST, status, len(manifest.to_bytes()), manifest.digest)]
     for entry in manifest.files:
@@ -327,10 +343,24 @@ def card_as_of(document: dict[str, Any], version: int) -> dict[str, Any]:
     """
     if version == FORMAT_VERSION:
         return document
-    said = [field for field in _ADDED_BY_3 if document[field] is not None]
-    if said:
-        raise FormatError(f"A card of format {version} has no field {said[0]!r}.", "Extract the manifold again.")
-    return {key: value for key, value in document.items() if key not in _ADDED_BY_3} | {"card_version": version}
+    older = deepcopy(document) | {"card_version": version}
+    for added in (fields for step, fields in _ADDED.items() if step > version):
+        for place, names in added.items():
+            for table in _tables(older, place):
+                for name, absent in names:
+                    if table.pop(name) != absent:
+                        raise FormatError(
+                            f"A card of format {version} has no field {name!r}.", "Extract the manifold again."
+                        )
+    return older
+
+
+def _tables(document: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    """Tables at a place of a card; none where it is null."""
+    here: Any = document
+    for step in filter(None, place.split(".")):
+        here = here and here[step]
+    return here if isinstance(here, list) else [here] if here else []
 
 
 def _open(folder: Path, links_into: Path | None) -> tuple[list[str], Manifest]:

@@ -24,6 +24,7 @@ from ._format import (
     MANIFEST,
     TENSORS,
     VECTORS,
+    WITH_CELL_IDS,
     Manifest,
     card_as_of,
     decode_card,
@@ -337,13 +338,20 @@ def in_format(manifold: Manifold, version: int) -> Manifold:
     manifold
         Of the current format; the plan of its evidence and its cell ids are left out for format 2.
     version
-        2 or the current one.
+        2, 3 or the current one.
+
+    Raises
+    ------
+    FormatError
+        If it has what that format knows nothing of.
     """
     if version == manifold.format_version:
         return manifold
-    card = manifold.card.model_copy(update={"evidence": None})
-    ids = _cell_id_names(card)
-    tensors = {name: array for name, array in manifold.tensors.items() if name not in ids}
+    card, tensors = manifold.card, manifold.tensors
+    if version < WITH_CELL_IDS:
+        card = card.model_copy(update={"evidence": None})
+        ids = _cell_id_names(card)
+        tensors = {name: array for name, array in tensors.items() if name not in ids}
     contents = encode(card, manifold.genes, tensors, manifold.vectors, version)
     digest = Manifest.of(contents, version).digest
     return replace(manifold, card=card, tensors=tensors, digest=digest, format_version=version)

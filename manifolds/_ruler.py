@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..cards._errors import BadInputError, FormatError
 from ..cards._names import canonical_json, sha256_bytes
 from ._null_rulers import BranchSurrogate, permuted_places
+from ._ruler_interface import Ruler
 
 STAGES, EDGES = "stages.tsv", "edges.tsv"
 
@@ -196,6 +197,23 @@ class StageRuler:
         stages = tuple(replace(entries[new[stage.id]], branch=stage.branch) for stage in self.stages)
         edges = tuple(Edge(new[edge.child], new[edge.parent], edge.source) for edge in self.edges)
         return StageRuler(f"{self.name}-relabelled", self.version, stages, edges, new[self.root])
+
+    def nulls(self, rngs: Sequence[np.random.Generator]) -> list[Ruler]:
+        """Draw one relabelled ruler with each generator; see ``relabelled``."""
+        return [self.relabelled(rng=rng) for rng in rngs]
+
+    def entry(self, branch: str) -> str:
+        """Stage at which a branch begins: its stage nearest to the root, the first in the ruler's order among equals.
+
+        Raises
+        ------
+        BadInputError
+            If there is no such branch.
+        """
+        within = [stage.id for stage in self.stages if stage.branch == branch]
+        if not within:
+            raise BadInputError(f"The ruler {self.name!r} has no branch {branch!r}.")
+        return within[int(np.argmin(self.depth(within)))]
 
     def branch_permuted(self, *, rng: np.random.Generator, branches: Sequence[str] | None = None) -> BranchSurrogate:
         """Return the structure-preserving null: each branch is kept whole and grows where another one does.

@@ -63,7 +63,7 @@ def tiny_document(**changes: Any) -> dict[str, Any]:
     ]
     values, _ = tiny_anchors()
     document = {
-        "card_version": 3,
+        "card_version": 4,
         "name": "tiny",
         "version": "0.1.0",
         "title": "Tiny",

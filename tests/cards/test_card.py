@@ -52,9 +52,9 @@ def test_a_card_survives_json():
         ("nickname", "t"),
         ("extraction.operator.trick", 1),
         ("panel.anchors.0.weight", 1.0),
-        ("card_version", 4),
-        ("card_version", 2),
-        ("card_version", "3"),
+        ("card_version", 5),
+        ("card_version", 3),
+        ("card_version", "4"),
         ("card_version", 1.5),
         ("name", "Tiny"),
         ("name", "a/b"),
@@ -218,7 +218,7 @@ def test_the_schema_agrees_with_the_model_on_cards():
     validator = jsonschema.Draft202012Validator(committed("card.schema.json"))
     document = json.loads(parse_card(tiny_document()).model_dump_json())
     validator.validate(document)
-    for path, value in [("nickname", "t"), ("card_version", 4), ("name", "A"), ("limits", []), ("limits", ...)]:
+    for path, value in [("nickname", "t"), ("card_version", 5), ("name", "A"), ("limits", []), ("limits", ...)]:
         assert not validator.is_valid(put(document, path, value)), path
 
 

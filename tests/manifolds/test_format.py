@@ -22,6 +22,7 @@ from manifoldzoo.cards._errors import (
 )
 from manifoldzoo.cards._evidence_plan import EvidencePlan
 from manifoldzoo.cards._names import canonical_json, sha256_bytes
+from manifoldzoo.cards._programs import GeneProgram
 from manifoldzoo.manifolds import _format
 from manifoldzoo.manifolds._format import (
     CARD,
@@ -98,7 +99,7 @@ def test_the_digest_covers_every_content_and_name(name):
     assert len(digests | {Manifest.of(renamed).digest}) == 3
 
 
-@pytest.mark.parametrize("version", [4, 99, 10**30])
+@pytest.mark.parametrize("version", [5, 99, 10**30])
 def test_a_newer_format_is_refused_before_anything_else(version):
     with pytest.raises(FutureFormatError, match=str(version)) as caught:
         Manifest.parse(json.dumps({"format_version": version, "whatever": []}).encode())
@@ -433,7 +434,7 @@ def test_truncated_tensors_with_a_matching_manifest_are_refused(artifact, name, 
         b"null",
         b"1" * 5000,
         json.dumps(tiny_document() | {"nickname": "t"}).encode(),
-        json.dumps(tiny_document(card_version=4)).encode(),
+        json.dumps(tiny_document(card_version=5)).encode(),
         json.dumps(tiny_document(limits=["\ud800"])).encode(),
     ],
 )
@@ -482,6 +483,13 @@ def test_files_larger_than_an_artifact_may_hold_are_not_read(artifact, monkeypat
         stream.truncate(_format.MAX_TEXT_SIZE + 1)
     with pytest.raises(FormatError, match=str(_format.MAX_TEXT_SIZE)):
         read_verified(artifact)
+
+
+def test_a_changed_card_does_not_put_the_manifest_to_blame(artifact):
+    content = (artifact / CARD).read_bytes()
+    (artifact / CARD).write_bytes(content.replace(b'"card_version": 4', b'"card_version":14'))
+    assert (artifact / CARD).read_bytes() != content
+    assert [check.name for check in check_files(artifact) if check.status == "changed"] == [CARD]
 
 
 def test_a_read_only_artifact_is_read(artifact):
@@ -537,14 +545,14 @@ def test_golden_artifacts_from_format_2_on_are_saved_with_the_same_digest(folder
 def test_older_cards_have_no_plan_and_no_cell_ids():
     for folder in GOLDEN[:2]:
         old = Manifold.read(folder)
-        assert (old.card.card_version, old.card.evidence) == (3, None)
+        assert (old.card.card_version, old.card.evidence) == (4, None)
         assert not any(name.endswith((".cells", ".barcodes")) for name in old.tensors)
 
 
 def test_a_manifold_is_brought_to_format_2_without_what_format_3_added(tmp_path):
     new = tiny_manifold_with_everything()
     old = in_format(new, 2)
-    assert in_format(new, 3) is new
+    assert in_format(new, 4) is new
     assert old.card.evidence is None
     assert sorted(set(new.tensors) - set(old.tensors)) == [
         f"panel{name}.{kind}" for name in ("", ".external") for kind in ("barcodes", "cells")
@@ -559,6 +567,28 @@ def test_a_manifold_is_brought_to_format_2_without_what_format_3_added(tmp_path)
     assert in_format(again, 2).digest == old.digest
 
 
+def test_a_manifold_is_brought_to_format_3_without_what_format_4_added(tmp_path):
+    new = tiny_manifold_with_everything()
+    old = in_format(new, 3)
+    assert old.card.evidence == new.card.evidence is not None
+    assert set(old.tensors) == set(new.tensors)
+    document = json.loads((old.save(tmp_path / "old") / CARD).read_bytes())
+    assert document["card_version"] == 3
+    assert not {"programs", "scored_labels"} & document.keys()
+    assert not {"kind", "interaction"} & document["ruler"].keys()
+    assert not {"n_reduced", "n_landmarks"} & document["extraction"]["adaptor"].keys()
+    again = Manifold.read(tmp_path / "old")
+    assert again.digest == old.digest != new.digest
+    assert in_format(again, 3).digest == old.digest
+
+
+def test_format_3_has_no_place_for_programs(tmp_path):
+    old = in_format(tiny_manifold_with_everything(), 3)
+    program = GeneProgram(name="cycle", label="Cycle", genes=["MKI67"], source="made")
+    with pytest.raises(FormatError, match="format 3 has no field 'programs'"):
+        replace(old, card=old.card.model_copy(update={"programs": [program]})).save(tmp_path / "x")
+
+
 def test_format_2_has_no_place_for_a_plan(tmp_path):
     old = in_format(tiny_manifold_with_everything(), 2)
     card = old.card.model_copy(update={"evidence": EvidencePlan()})
@@ -566,11 +596,11 @@ def test_format_2_has_no_place_for_a_plan(tmp_path):
         replace(old, card=card).save(tmp_path / "x")
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_altered_format_version_is_caught(artifact, version):
     content = (artifact / MANIFEST).read_bytes()
-    assert b'"format_version":3' in content
-    (artifact / MANIFEST).write_bytes(content.replace(b'"format_version":3', b'"format_version":%d' % version))
+    assert b'"format_version":4' in content
+    (artifact / MANIFEST).write_bytes(content.replace(b'"format_version":4', b'"format_version":%d' % version))
     for reader in (read_verified, read_card, Manifold.read):
         with pytest.raises(FormatError, match=rf"MANIFEST\.json gives format {version}, .* card\.json"):
             reader(artifact)

@@ -1,0 +1,31 @@
+"""Gene programs on the card: what axes are described by, and what labels were scored by."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ._frozen import Frozen, Scalar
+from ._text import Text
+
+
+class GeneProgram(Frozen):
+    """Genes that belong together, and who says so."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+    label: Text
+    genes: Annotated[list[Text], Field(min_length=1)]
+    source: Text
+
+
+class ScoredLabels(Frozen):
+    """Stages of cells that were scored by gene programs, where no table of cell types gives them."""
+
+    method: Text
+    programs: Annotated[list[GeneProgram], Field(min_length=2)]
+    """One for each stage that is scored, by the name of the stage."""
+    n_excluded_genes: int = Field(ge=0)
+    """Genes of the programs that the model knows and that were left out of the gene axis, so that no head reads them."""
+    parameters: dict[str, Scalar] = Field(default_factory=dict)
+    """Margin between the best and the second score, among others."""
