@@ -1,0 +1,1 @@
+"""Parts of ``communication_liana.py``: cells, LIANA's ranking, distances, agreement and tables."""
