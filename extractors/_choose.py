@@ -1,4 +1,4 @@
-"""Choosing operator and number of coordinates on the panel, and what the choice is worth where it saw nothing."""
+"""Choosing operator, head and number of coordinates on the panel, and what the choice is worth where it saw nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..cards._card import Candidate, Choice, ChoiceRun, Operator
 from ..cards._errors import PanelError
 from ..gates.refits._holdouts import Fold, HoldoutResult, group_folds, refit_holdouts
 from ..manifolds._features import apply_operator
-from ..manifolds._recipe import ChoiceRecipe, OperatorRecipe
+from ..manifolds._recipe import AdaptorRecipe, ChoiceRecipe, OperatorRecipe
 from ._interface import Job
 from ._operator import read_operator
 from ._prepare import Prepared
@@ -30,7 +30,7 @@ class Chosen:
     Attributes
     ----------
     job
-        With operator and number of coordinates in its recipe.
+        With operator, head and number of coordinates in its recipe.
     operator
         As ``read_operator`` reads it.
     entry
@@ -89,7 +89,7 @@ def choose(job: Job, recipe: ChoiceRecipe, prepared: Prepared, rng: np.random.Ge
     if made.chosen is None:
         raise PanelError(
             f"No candidate can be scored on {len(panel.anchors)} anchors of {len(set(panel.donor_ids))} donors.",
-            "Give cells of more donors, or name operator and n_components in the recipe.",
+            "Give cells of more donors, or name operator, adaptor and n_components in the recipe.",
         )
     advance(1)
     runs = []
@@ -102,8 +102,8 @@ def choose(job: Job, recipe: ChoiceRecipe, prepared: Prepared, rng: np.random.Ge
                 without[place], _ = read_operator(_with(apart, asked), rest, rule.operator_rng())
         run = rule.follow(rest, without, left_out=group.name)
         if run.chosen is not None:
-            place, n_components = rule.pairs[run.chosen]
-            outer = rule.score(prepared, apply_operator(panel.anchors, without[place]), n_components, [group])
+            place, adaptor = rule.pairs[run.chosen]
+            outer = rule.score(prepared, apply_operator(panel.anchors, without[place]), adaptor, [group])
             # a group can be too small to be scored on
             run = run.model_copy(update={"left_out_score": outer.touching if outer.scores else None})
         runs.append(run)
@@ -117,9 +117,9 @@ def choose(job: Job, recipe: ChoiceRecipe, prepared: Prepared, rng: np.random.Ge
         runs=runs,
         left_out_score=float(np.mean(told)) if told else None,
     )
-    best, n_components = rule.pairs[made.chosen]
+    best, adaptor = rule.pairs[made.chosen]
     operator, entry = read[best]
-    return Chosen(_with(job, rule.operators[best], n_components), operator, entry, choice)
+    return Chosen(_with(job, rule.operators[best], adaptor), operator, entry, choice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,9 @@ class _Rule:
 
     job: Job
     operators: Sequence[OperatorRecipe]
-    numbers: Sequence[int]
+    adaptors: Sequence[AdaptorRecipe]
+    """Kinds of head with their parameters, each in every number of coordinates."""
+    tells_adaptor: bool
     n_starts: int
     operator_seed: int
     start_seed: int
@@ -138,31 +140,39 @@ class _Rule:
         """Fill in what the recipe does not leave open, and draw the seeds."""
         seeds = [int(child.integers(2**31)) for child in rng.spawn(2)]
         operators = recipe.operators or [job.recipe.operator]
-        return cls(job, operators, recipe.n_components or [job.recipe.adaptor.n_components], recipe.n_starts, *seeds)
+        numbers = recipe.n_components or [job.recipe.adaptor.n_components]
+        kinds = recipe.adaptors or [job.recipe.adaptor]
+        adaptors = [kind.model_copy(update={"n_components": n}) for kind in kinds for n in numbers]
+        return cls(job, operators, adaptors, bool(recipe.adaptors), recipe.n_starts, *seeds)
 
     @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Place of the operator and number of coordinates of each candidate."""
-        return [(place, n) for place in range(len(self.operators)) for n in self.numbers]
+    def pairs(self) -> list[tuple[int, AdaptorRecipe]]:
+        """Place of the operator and adaptor of each candidate."""
+        return [(place, adaptor) for place in range(len(self.operators)) for adaptor in self.adaptors]
 
     @property
     def candidates(self) -> list[Candidate]:
         """As the card calls them."""
-        return [Candidate(**self.operators[place].model_dump(), n_components=n) for place, n in self.pairs]
+        found = []
+        for place, adaptor in self.pairs:
+            head = {"adaptor": adaptor.kind, "n_neighbours": adaptor.n_neighbours} if self.tells_adaptor else {}
+            operator = self.operators[place].model_dump()
+            found.append(Candidate(**operator, n_components=adaptor.n_components, **head))
+        return found
 
     def operator_rng(self) -> np.random.Generator:
         """Return the same numbers every time, so that operators differ by their cells alone."""
         return np.random.default_rng(self.operator_seed)
 
     def score(
-        self, prepared: Prepared, features: NDArray[np.float64], n_components: int, folds: list[Fold]
+        self, prepared: Prepared, features: NDArray[np.float64], adaptor: AdaptorRecipe, folds: list[Fold]
     ) -> HoldoutResult:
         """Refit heads on the features of the anchors, without each fold."""
         return refit_holdouts(
             features,
             prepared.distances,
             folds,
-            replace(self.job.recipe.adaptor.settings(), n_components=n_components),
+            adaptor.settings(),
             rng=np.random.default_rng(self.start_seed),
             n_starts=self.n_starts,
         )
@@ -171,7 +181,7 @@ class _Rule:
         """Score every candidate and take the best, if donors are enough to score any."""
         folds = group_folds(prepared.panel.donor_ids)
         features = [apply_operator(prepared.panel.anchors, operator) for operator in operators]
-        results = [self.score(prepared, features[place], n, folds) for place, n in self.pairs]
+        results = [self.score(prepared, features[place], adaptor, folds) for place, adaptor in self.pairs]
         scores = [None if result.undecided_because else result.touching for result in results]
         known = [-np.inf if score is None else score for score in scores]
         chosen = int(np.argmax(known)) if max(known) > -np.inf else None
@@ -183,9 +193,9 @@ def _apart(job: Job, name: str) -> Job:
     return replace(job, work=None if job.work is None else job.work / name)
 
 
-def _with(job: Job, operator: OperatorRecipe, n_components: int | None = None) -> Job:
-    """Name operator and number of coordinates in the recipe of a job."""
+def _with(job: Job, operator: OperatorRecipe, adaptor: AdaptorRecipe | None = None) -> Job:
+    """Name operator and adaptor in the recipe of a job."""
     changed: dict[str, object] = {"operator": operator}
-    if n_components is not None:
-        changed["adaptor"] = job.recipe.adaptor.model_copy(update={"n_components": n_components})
+    if adaptor is not None:
+        changed["adaptor"] = adaptor
     return replace(job, recipe=job.recipe.model_copy(update=changed))

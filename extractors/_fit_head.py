@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cards._adaptor import Adaptor, AdaptorKind, Convergence
 from ..cards._errors import PanelError
+from ..cards._frozen import Scalar
 from ..manifolds._features import apply_operator
-from ..manifolds._let import LetHead, fit_let
+from ..manifolds._geodesic import GeodesicHead, GeodesicSettings
+from ..manifolds._heads import Head, fit_head, least_rows
+from ..manifolds._recipe import ON_CELLS
 from ._interface import Job
 from ._prepare import Prepared
 from .adaptors import CellFit, CellSettings, fit_cells
@@ -27,10 +30,10 @@ HeldOutBy = Literal["donor", "cell"] | None
 class Heads(Protocol):
     """Fits heads of one kind on the features of one operator."""
 
-    def fit(self, rng: np.random.Generator) -> tuple[LetHead, Adaptor]:
+    def fit(self, rng: np.random.Generator) -> tuple[Head, Adaptor]:
         """Fit the head that is shipped; return it with its entry of the card."""
 
-    def refit(self, without: Collection[str], rng: np.random.Generator) -> LetHead | None:
+    def refit(self, without: Collection[str], rng: np.random.Generator) -> Head | None:
         """Fit the same without some donors, ``study:donor``; ``None`` where too little is left."""
 
 
@@ -44,12 +47,12 @@ def heads_of(job: Job, prepared: Prepared, operator: NDArray[np.float32]) -> Hea
     operator
         ``(k, n_genes, n_features)``.
     """
-    kind = AnchorHeads if job.recipe.adaptor.kind == "let-anchor" else CellHeads
+    kind = CellHeads if job.recipe.adaptor.kind in ON_CELLS else AnchorHeads
     return kind(job, prepared, operator)
 
 
 class AnchorHeads:
-    """Heads fitted on anchors.
+    """Heads fitted on anchors: the LET head and the geodesic ones.
 
     Parameters
     ----------
@@ -61,18 +64,21 @@ class AnchorHeads:
         self._settings, self._prepared = job.recipe.adaptor.settings(), prepared
         self._features = apply_operator(prepared.panel.anchors, operator)
 
-    def fit(self, rng: np.random.Generator) -> tuple[LetHead, Adaptor]:
+    def fit(self, rng: np.random.Generator) -> tuple[Head, Adaptor]:
         """Fit on all anchors."""
-        head = fit_let(self._features, self._prepared.distances, self._settings, rng=rng)
-        return head, _entry("let-anchor", head, asdict(self._settings), None)
+        settings = self._settings
+        head = fit_head(self._features, self._prepared.distances, settings, rng=rng)
+        if isinstance(settings, GeodesicSettings):
+            return head, _entry(settings.kind, head, settings.n_components, dict(settings.parameters()), None)
+        return head, _entry("let-anchor", head, settings.n_components, asdict(settings), None)
 
-    def refit(self, without: Collection[str], rng: np.random.Generator) -> LetHead | None:
+    def refit(self, without: Collection[str], rng: np.random.Generator) -> Head | None:
         """Fit on the anchors of the other donors."""
         kept = ~np.isin(self._prepared.panel.donor_ids, list(without))
         distances = self._prepared.distances[np.ix_(kept, kept)]
-        if kept.sum() < MIN_ANCHORS or not np.ptp(distances):
+        if kept.sum() < max(MIN_ANCHORS, least_rows(self._settings)) or not np.ptp(distances):
             return None
-        return fit_let(self._features[kept], distances, self._settings, rng=rng.spawn(1)[0])
+        return fit_head(self._features[kept], distances, self._settings, rng=rng.spawn(1)[0])
 
 
 class CellHeads:
@@ -98,7 +104,7 @@ class CellHeads:
         # expression and operator are float32, so that their product loses nothing
         self._features = apply_operator(prepared.cells.values, operator).astype(np.float32)
 
-    def fit(self, rng: np.random.Generator) -> tuple[LetHead, Adaptor]:
+    def fit(self, rng: np.random.Generator) -> tuple[Head, Adaptor]:
         """Fit on all cells."""
         progress = self._steps("epochs", self._settings.epochs)
         fit, held_out_by = self._fit(np.arange(len(self._features)), rng, progress)
@@ -115,9 +121,10 @@ class CellHeads:
             validation_by=held_out_by,
             validation_loss=float(report.validation[report.best_epoch]) if held_out_by else None,
         )
-        return fit.head, _entry(self._kind, fit.head, asdict(self._settings), convergence)
+        settings = asdict(self._settings)
+        return fit.head, _entry(self._kind, fit.head, self._settings.n_components, settings, convergence)
 
-    def refit(self, without: Collection[str], rng: np.random.Generator) -> LetHead | None:
+    def refit(self, without: Collection[str], rng: np.random.Generator) -> Head | None:
         """Fit on the cells of the other donors."""
         rows = np.flatnonzero(~np.isin(self._cells.donor_ids, list(without)))
         if rows.size:
@@ -152,13 +159,23 @@ class CellHeads:
         return fit_with(None), "cell"
 
 
-def _entry(kind: AdaptorKind, head: LetHead, settings: dict[str, Any], convergence: Convergence | None) -> Adaptor:
+def _entry(
+    kind: AdaptorKind,
+    head: Head,
+    n_components: int,
+    settings: dict[str, Scalar],
+    convergence: Convergence | None,
+) -> Adaptor:
     """What the card says of a head."""
+    by_landmarks = head if isinstance(head, GeodesicHead) else None
     return Adaptor(
         kind=kind,
-        n_components=settings.pop("n_components"),
+        n_components=n_components,
         loss=head.loss,
         beta=head.beta,
-        parameters=settings,
+        parameters={name: value for name, value in settings.items() if name != "n_components"},
         convergence=convergence,
+        n_reduced=by_landmarks and len(by_landmarks.weights),
+        n_landmarks=by_landmarks and len(by_landmarks.landmarks.places),
+        n_pieces=by_landmarks and by_landmarks.n_pieces,
     )

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from ..cards._errors import BadInputError
 from ._let_kernel import let_loss, optimise, unpack
+from ._standard_rows import checked_features, standard_rows
 from ._threads import in_threads
 
 Floats = NDArray[np.float64]
 Schedule = Literal["constant", "cosine"]
-
-_RANK_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class LetHead:
         BadInputError
             If the width of ``features`` is not that of the head, or a value is not finite.
         """
-        checked = _checked_features(features)
+        checked = checked_features(features)
         if checked.shape[1] != self.mean.size:
             raise BadInputError(f"features have {checked.shape[1]} columns, the head expects {self.mean.size}.")
         latents: Floats = ((checked - self.mean) / self.scale - self.bias) @ self.weights.T
@@ -183,20 +182,8 @@ def row_space(
     The basis is the right singular vectors of the standardised training rows, rotated by a Haar-random orthogonal
     matrix (our choice): Adam is not rotation-invariant, and steps along principal axes gave worse heads.
     """
-    x = _checked_features(features)
-    index = np.arange(len(x)) if train is None else np.asarray(train, dtype=np.intp)
-    if index.size < 3:
-        raise BadInputError(f"{index.size} training rows, expected at least 3.")
-    fitted = x[index]
-    mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
-    varies = spread > 1e-12 * np.maximum(1.0, np.abs(mean))
-    if not varies.any():
-        raise BadInputError(f"none of the {x.shape[1]} features varies over the training rows, expected at least one.")
-    scale = np.maximum(spread, settings.scale_floor * np.median(spread[varies]))
-    standard = (x - mean) / scale
-    _, singular, right = np.linalg.svd(standard[index], full_matrices=False)
-    right = right[singular > _RANK_TOLERANCE * singular[0]]
-    basis = random_rotation(len(right), rng) @ right
+    standard, span, index, mean, scale = standard_rows(features, settings.scale_floor, train)
+    basis = random_rotation(len(span), rng) @ span
     return RowSpace(np.ascontiguousarray(standard @ basis.T, dtype=np.float32), index, basis, mean, scale)
 
 
@@ -284,7 +271,7 @@ def fit_let(
     ``z = W (x - b)`` (Kendiukhov, arXiv:2603.10261), read literally: sums, not means, over ordered pairs and anchors.
     That ``x`` is standardised, that beta is learned as ``exp(log beta)`` and how it is optimised are our choices.
     """
-    x = _checked_features(features)
+    x = checked_features(features)
     target = checked_distances(distances, len(x))
     space = row_space(x, settings, rng=rng.spawn(1)[0])
     fit = fit_in_row_space(space, target[None], settings, rngs=rng.spawn(1))
@@ -333,7 +320,7 @@ def fit_let_batch(
     BadInputError
         As :func:`fit_let`.
     """
-    x = _checked_features(features)
+    x = checked_features(features)
     stacked = np.asarray(distances)
     if stacked.ndim != 3 or not len(stacked):
         raise BadInputError(f"distances have shape {stacked.shape}, expected (B, n, n) with B at least 1.")
@@ -375,16 +362,6 @@ def checked_distances(distances: NDArray[np.floating], n: int) -> Floats:
     if not d.any():
         raise BadInputError("all distances are 0, expected at least one pair apart.")
     return d
-
-
-def _checked_features(features: NDArray[np.floating]) -> Floats:
-    """Return features as a finite float64 matrix."""
-    x = np.asarray(features, dtype=np.float64)
-    if x.ndim != 2 or not x.size:
-        raise BadInputError(f"features have shape {x.shape}, expected (n, p) with n and p at least 1.")
-    if not np.isfinite(x).all():
-        raise BadInputError(f"features hold {int((~np.isfinite(x)).sum())} values that are not finite, expected none.")
-    return x
 
 
 def random_rotation(size: int, rng: np.random.Generator) -> Floats:
