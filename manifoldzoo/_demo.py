@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
-import numpy as np
 
+from ._demo_shown import GROUPBY, Shown, draw, names_at_hand, told
+from ._demo_shown import render as render_shown
 from ._output import table
 from .cards._errors import BadInputError
 from .cards._evidence import EvidenceRun, rung_reached
 from .extractors._extract import extract, reference_checkpoint
 from .gates._ladder import validate
-from .manifolds._figure import draw_manifold
 from .manifolds._files import write_bytes
-from .manifolds._labels import read_label_table
 from .manifolds._manifold import Manifold
-from .manifolds._recipe import recipe_folder
 from .manifolds.demo import demo_path
 from .registry._publish import Publication, publish
 from .registry._resolve import load
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Progress = Callable[[str, int, int], None]
-NAME = "hematopoietic"
 MINE = "hematopoietic-marrow-demo"
 
 
@@ -62,23 +59,27 @@ class DemoResult:
         for step, seconds in self.document["seconds"].items():
             steps.add_row(step, f"{seconds:.2f}")
         console.print(steps)
-        console.print(f"\nfigure {self.document['figure']}\ncells  {self.document['cells']}", markup=False)
+        console.print()
+        render_shown(self.document["shown"], console)
+        figures = [figure for shown in self.document["shown"] for figure in shown["figures"]]
+        lines = [*(f"figure {figure}" for figure in figures), f"cells  {self.document['cells']}"]
+        console.print("\n" + "\n".join(lines), markup=False)
 
 
 def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
-    """Use the bundled manifold on the bundled cells, then extract, validate, publish and load one of one's own.
+    """Use the bundled manifolds on the bundled cells, then extract, validate, publish and load one of one's own.
 
     Parameters
     ----------
     output
-        Folder for the figure, the transformed cells, the extracted artifact and the store it is published to;
+        Folder for the figures, the transformed cells, the extracted artifact and the store it is published to;
         what an earlier demo left there is replaced.
     progress
         Called as ``progress(step, done, total)``.
 
     Returns
     -------
-    Gates, verdicts, places and timings.
+    Gates, verdicts, what the cells say of each manifold, places and timings.
 
     Raises
     ------
@@ -92,12 +93,14 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
     seconds: dict[str, float] = {}
     artifact, store = output / MINE, output / "zoo"
     _clear(output, (artifact, store))
-    with _timed(seconds, f"load {NAME}"):
-        manifold = load(NAME)
-    cells = ad.read_h5ad(demo_path())
-    with _timed(seconds, f"transform {cells.n_obs} cells"):
-        manifold.transform(cells, scale="counts")
-    with _timed(seconds, f"validate {NAME} through rung 3"):
+    cells, shown = ad.read_h5ad(demo_path()), []
+    for name in names_at_hand():
+        with _timed(seconds, f"load {name}"):
+            shown.append(Shown(load(name)))
+        with _timed(seconds, f"transform {cells.n_obs} cells with {name}, distances between groups"):
+            shown[-1].manifold.transform(cells, scale="counts", groupby=GROUPBY)
+    manifold = shown[0].manifold
+    with _timed(seconds, f"validate {manifold.name} through rung 3"):
         run = validate(manifold, through=3, progress=progress)
     with _timed(seconds, "extract a manifold from the reference checkpoint and these cells"):
         mine = extract(MINE, checkpoint=reference_checkpoint(), cells=[demo_path()], progress=progress)
@@ -111,15 +114,9 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
         )
     with _store(store), _timed(seconds, "load it back and transform"):
         load(MINE).transform(cells, scale="counts")
-    with _timed(seconds, "draw"):
-        figure = draw_manifold(
-            manifold,
-            np.asarray(cells.obsm[f"X_{NAME}"]),
-            _stages(cells),
-            output / f"{NAME}.png",
-            title=f"{manifold.reference}: {cells.n_obs} marrow cells (Setty et al. 2019), coloured by annotated stage",
-            subtitle="large dots: stages of the panel, mature blood and kidney among them; arrows: ruler steps",
-        )
+    for each in shown:
+        with _timed(seconds, f"draw {each.manifold.name}"):
+            draw(each, cells, output)
     cells.write_h5ad(output / "cells.h5ad")
     document = {
         "manifolds": [
@@ -127,7 +124,7 @@ def run_demo(output: Path, *, progress: Progress | None = None) -> DemoResult:
             _summary(mine, published.evidence, _where(published)),
         ],
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
-        "figure": str(figure),
+        "shown": [told(each, cells) for each in shown],
         "cells": str(output / "cells.h5ad"),
     }
     result = DemoResult(document)
@@ -175,13 +172,6 @@ def _summary(manifold: Manifold, run: EvidenceRun, published: str) -> dict[str, 
 def _where(published: Publication) -> str:
     """Place of a publication, as short as it can be told."""
     return f"{published.location}" + (" (below rung 3, reason recorded)" if published.evidence.allowed_below else "")
-
-
-def _stages(cells: ad.AnnData) -> list[str]:
-    """Annotated stage of each cell, by the table that maps the data set's labels."""
-    labels = read_label_table(recipe_folder(NAME) / "labels.tsv")
-    pairs = zip(cells.obs["dataset"].astype(str), cells.obs["cell_type"].astype(str), strict=True)
-    return [labels.stage_of(dataset, cell_type) or "" for dataset, cell_type in pairs]
 
 
 def _as_text(result: DemoResult) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .manifolds.plots._calibration import calibration as calibration
     from .manifolds.plots._confusion import confusion as confusion
     from .manifolds.plots._embedding import embedding as embedding
+    from .manifolds.plots._interaction_map import interaction_map as interaction_map
+    from .manifolds.plots._sender_receiver import sender_receiver as sender_receiver
     from .manifolds.plots._stage_graph import stage_graph as stage_graph
 
 # the package and not this module, because paths of modules are told from there
@@ -28,6 +30,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "manifolds.plots._calibration": ["calibration"],
         "manifolds.plots._confusion": ["confusion"],
         "manifolds.plots._embedding": ["embedding"],
+        "manifolds.plots._interaction_map": ["interaction_map"],
+        "manifolds.plots._sender_receiver": ["sender_receiver"],
         "manifolds.plots._stage_graph": ["stage_graph"],
     },
 )

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...cards._errors import BadInputError, MissingExtraError
-from .._figure import PALETTE, stage_colours
-from .._ruler import StageRuler
+from .._figure import PALETTE, shades, stage_colours
+from .._ruler_interface import Ruler
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,12 +75,12 @@ def axes_to_draw_on(ax: Axes | None, width: float, height: float) -> Axes:
     return new
 
 
-def branch_colours(ruler: StageRuler) -> dict[str, Colour]:
-    """A colour per branch: that of its deepest stage."""
+def branch_colours(ruler: Ruler) -> dict[str, Colour]:
+    """A colour per branch: that of its darkest stage."""
     ids = [stage.id for stage in ruler.stages]
-    shades, depth = stage_colours(ruler, ids), dict(zip(ids, ruler.depth(ids), strict=True))
+    colours, depth = stage_colours(ruler, ids), shades(ruler, ids)
     return {
-        branch: shades[max((s.id for s in ruler.stages if s.branch == branch), key=depth.__getitem__)]
+        branch: colours[max((s.id for s in ruler.stages if s.branch == branch), key=depth.__getitem__)]
         for branch in dict.fromkeys(stage.branch for stage in ruler.stages)
     }
 
@@ -114,10 +114,11 @@ def ink_on(colour: Iterable[float]) -> str:
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
-def name_points(ax: Axes, names: Sequence[str], at: Points) -> None:
+def name_points(ax: Axes, names: Sequence[str], at: Points, radii: Points | None = None) -> None:
     """Write names beside points, each where it covers least: other names, dots, or the edge (our choice).
 
-    Places are offsets in points, so that they hold when the Axes are drawn larger.
+    ``radii`` are those of the dots in points, ``(n,)``, 5 by default. Places are offsets in points, so that they hold
+    when the Axes are drawn larger.
     """
     from matplotlib.patheffects import withStroke
 
@@ -125,10 +126,11 @@ def name_points(ax: Axes, names: Sequence[str], at: Points) -> None:
     to_points = 72 / ax.figure.dpi
     dots = ax.transData.transform(at) * to_points
     frame = np.array(ax.get_window_extent().extents) * to_points
-    taken = np.column_stack([dots - _DOT, dots + _DOT])
+    reach_of = np.full(len(dots), _DOT) if radii is None else np.asarray(radii, dtype=np.float64)
+    taken = np.column_stack([dots - reach_of[:, None], dots + reach_of[:, None]])
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     directions = np.column_stack([np.cos(turn), np.sin(turn)])
-    for name, xy, dot in zip(names, at, dots, strict=True):
+    for name, xy, dot, dot_radius in zip(names, at, dots, reach_of, strict=True):
         text = ax.annotate(
             name,
             xy,
@@ -143,7 +145,7 @@ def name_points(ax: Axes, names: Sequence[str], at: Points) -> None:
         )
         half = np.array([text.get_window_extent().width, text.get_window_extent().height]) * to_points / 2
         # the nearest point of the box lies at the radius
-        offsets = np.concatenate([directions * (radius + half) for radius in _RADII])
+        offsets = np.concatenate([directions * (radius + dot_radius - _DOT + half) for radius in _RADII])
         reach = np.repeat(_RADII, len(directions))
         boxes = np.column_stack([dot + offsets - half, dot + offsets + half])
         # a name over a name cannot be read, a name over a dot can

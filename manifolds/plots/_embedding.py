@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ...cards._errors import BadInputError
-from .._figure import draw_steps, plane, stage_colours, unit
+from .._figure import as_drawn, draw_steps, plane_of, stage_colours
 from .._keys import keys_for
 from .._manifold import Manifold
+from .._readouts import branch_readout, stage_readout
 from ._colours import (
     COLOUR_MAP,
     LARGE,
@@ -60,9 +61,9 @@ def embedding(
     manifold
         The manifold they were placed on.
     color
-        What the colours show. ``"stage"``, ``"branch"`` and whatever else the transform wrote as
-        ``obs['<name>_<color>']``. ``"depth"``: if that is not there, the depth expected under the stage probabilities.
-        Otherwise a column of ``obs``, or a gene of ``var_names`` (values of ``X`` as they are).
+        What the colours show. ``"stage"``, ``"branch"`` (also where their readouts have other names) and whatever else
+        the transform wrote as ``obs['<name>_<color>']``. ``"depth"``: if that is not there, the depth expected under
+        the stage probabilities. Otherwise a column of ``obs``, or a gene of ``var_names`` (values of ``X``).
     key
         The ``key_added`` of the transform; the manifold's name by default.
     ax
@@ -104,8 +105,8 @@ def embedding(
     anchors = manifold.card.panel.anchors
     anchor_stage = np.array([anchor.stage for anchor in anchors])
     anchor_latent = manifold.project(manifold.tensors["panel.anchors"])
-    flat = plane(anchor_latent, anchor_stage.tolist(), [anchor.branch for anchor in anchors], manifold.ruler.root)
-    anchor_xy, xy = unit(anchor_latent) @ flat, unit(latent) @ flat
+    flat = plane_of(manifold, anchor_latent)
+    anchor_xy, xy = as_drawn(manifold, anchor_latent) @ flat, as_drawn(manifold, latent) @ flat
     centre = {name: anchor_xy[anchor_stage == name].mean(axis=0) for name in dict.fromkeys(anchor_stage.tolist())}
 
     area = float(np.clip(50_000 / adata.n_obs, 0.5, 16.0)) if size is None else float(size)
@@ -149,9 +150,13 @@ def _placed(adata: AnnData, manifold: Manifold, stem: str) -> NDArray[np.floatin
 def _find(adata: AnnData, manifold: Manifold, color: str, stem: str) -> tuple[pd.Series[Any], str]:
     """What to colour by, one value per cell, and what it is called."""
     task = f"{keys_for(stem).uns}_{color}"
+    if task not in adata.obs and color not in manifold.tasks and color in ("stage", "branch"):
+        # the ruler's own words find its readouts whatever a recipe calls them
+        told = (stage_readout if color == "stage" else branch_readout)(manifold.card)
+        task = task if told is None else keys_for(stem, told.task).obs
     if task in adata.obs:
         return adata.obs[task], color.replace("_", " ")
-    if color == "depth":
+    if color == "depth" and manifold.ruler.root is not None:
         return _expected_depth(adata, manifold, stem), "expected depth (steps from the root)"
     if color in manifold.tasks:
         raise BadInputError(f"`obs` has no {task!r}.", "Run `manifold.transform(adata)`, which reads it out.")
@@ -162,7 +167,8 @@ def _find(adata: AnnData, manifold: Manifold, color: str, stem: str) -> tuple[pd
         return _expression(adata, int(column[0])), f"{color} (values of X)"
     if len(column):
         raise BadInputError(f"{len(column)} genes are called {color!r}.", "Run `adata.var_names_make_unique()`.")
-    own = [*manifold.tasks, "depth", *map(str, adata.obs.columns)]
+    depth = [] if manifold.ruler.root is None else ["depth"]
+    own = [*manifold.tasks, *depth, *map(str, adata.obs.columns)]
     raise BadInputError(
         f"There is nothing called {color!r} to colour by: no task, column of `obs` or gene.",
         suggest(color, [*own, *map(str, adata.var_names)]) or f"Choose a gene, or one of {', '.join(own[:12])}.",
@@ -202,10 +208,11 @@ def _marks(
     ruler does not know have no mark and are drawn grey.
     """
     ids = [stage.id for stage in manifold.ruler.stages]
-    shades, hues = stage_colours(manifold.ruler, ids), branch_colours(manifold.ruler)
+    of_stage, hues = stage_colours(manifold.ruler, ids), branch_colours(manifold.ruler)
+    key = "branch" if manifold.ruler.root is None else "branch (darker = later)"
     present = {label for label in labels if label is not None}
-    if color == "stage" or (present and present <= set(shades)):
-        return {name: (shades[name], "o") for name in ids}, shades, "branch (darker = later)"
+    if color == "stage" or (present and present <= set(of_stage)):
+        return {name: (of_stage[name], "o") for name in ids}, of_stage, key
     if color == "branch" or (present and present <= set(hues)):
         of_centre = {stage.id: hues[stage.branch] for stage in manifold.ruler.stages}
         return {name: (colour, "o") for name, colour in hues.items()}, of_centre, "branch"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
+from ...cards._errors import BadInputError
 from .._figure import stage_colours
 from .._manifold import Manifold
 from .._ruler import Edge, StageRuler
@@ -46,7 +47,7 @@ def stage_graph(
     MissingExtraError
         If matplotlib is not installed.
     BadInputError
-        If the ruler has no stage of a name to highlight.
+        If the ruler is no graph, or has no stage of a name to highlight.
 
     Notes
     -----
@@ -56,6 +57,10 @@ def stage_graph(
     (``CL:0000837 develops_from ...``) is solid; one from a citation found by hand is dashed.
     """
     ruler = manifold_or_ruler.ruler if isinstance(manifold_or_ruler, Manifold) else manifold_or_ruler
+    if not isinstance(ruler, StageRuler):
+        raise BadInputError(
+            f"The ruler {ruler.name!r} is no graph of stages.", "Draw `interaction_map` or `sender_receiver`."
+        )
     ringed = [highlight] if isinstance(highlight, str) else list(highlight or [])
     ruler.depth(ringed)  # refuses names that the ruler does not have
     ids = [stage.id for stage in ruler.stages]

@@ -14,10 +14,11 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from manifoldzoo._demo_shown import NAMES
 from manifoldzoo.gates.rungs._intact import reproduces, valid
 from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.manifolds.demo import demo_path
-from manifoldzoo.registry._resolve import load
+from manifoldzoo.registry._resolve import candidates, load
 
 pytestmark = pytest.mark.slow
 # loaded by Python itself when it starts: a demo that reached for the network would fail
@@ -90,10 +91,34 @@ def test_both_manifolds_and_their_gates_are_told(told):
     assert all(seconds >= 0 for seconds in told["seconds"].values())
 
 
-def test_the_figure_is_a_png(told, place):
-    content = (place / told["figure"]).read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    assert min(struct.unpack(">II", content[16:24])) > 400
+def test_every_bundled_manifold_is_shown_on_the_same_cells(told):
+    bundled = {found.name for found in candidates() if found.store == "bundled"}
+    names = [shown["reference"].split("@")[0] for shown in told["shown"]]
+    assert names == [name for name in NAMES if name in bundled]
+    n_cells = ad.read_h5ad(demo_path(), backed="r").n_obs
+    for shown in told["shown"]:
+        manifold = load(shown["reference"])
+        assert shown["digest"] == manifold.digest
+        assert (shown["ruler"], shown["coordinates"]["n_components"]) == (
+            manifold.card.ruler.kind,
+            manifold.n_components,
+        )
+        groups = shown["groups"]
+        assert groups["by"] == "cell_type"
+        assert sum(groups["sizes"]) == sum(shown["stages"].values()) == n_cells
+        distances = np.array(groups["distances"])
+        assert distances.shape == (len(groups["names"]),) * 2
+        assert np.array_equal(distances, distances.T) and not distances.diagonal().any()
+    assert any("hematopoietic" in step for step in told["seconds"])
+
+
+def test_the_figures_are_pngs(told, place):
+    figures = [figure for shown in told["shown"] for figure in shown["figures"]]
+    assert len(figures) == sum(2 if shown["ruler"] == "interaction" else 1 for shown in told["shown"])
+    for figure in figures:
+        content = (place / figure).read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert min(struct.unpack(">II", content[16:24])) > 400
 
 
 def test_the_cells_are_placed(told, place):

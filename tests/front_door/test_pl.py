@@ -21,7 +21,18 @@ import manifoldzoo as mz
 from manifoldzoo import pl
 from manifoldzoo.gates._ladder import validate
 
-NAMES = {"calibration", "confusion", "controls", "embedding", "gates", "holdouts", "null", "stage_graph"}
+NAMES = {
+    "calibration",
+    "confusion",
+    "controls",
+    "embedding",
+    "gates",
+    "holdouts",
+    "interaction_map",
+    "null",
+    "sender_receiver",
+    "stage_graph",
+}
 
 
 def test_its_names_are_documented_and_take_axes() -> None:
