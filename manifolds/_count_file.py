@@ -1,4 +1,4 @@
-"""Files of raw counts: which of their cells and genes are used, and opening them without loading them."""
+"""Files of counts or ``log1p`` values: which of their cells and genes are used, and opening them unloaded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from anndata.io import read_elem, sparse_dataset
 from numpy.typing import NDArray
 
 from ..cards._errors import PanelError, ZooError
-from ._labels import LEFT_OUT, LabelTable
+from ._labels import LEFT_OUT
+from ._scale import Scale
+from ._stage_labels import StageLabels
 
 COLUMNS = ("dataset", "donor", "tissue", "cell_type")
+GROUP = (*COLUMNS, "stage")
+"""What the cells of an anchor share."""
 RAW = "raw.X"
 
 
@@ -39,6 +43,11 @@ class PanelReading:
         Layer that holds the counts, or ``"raw.X"``; ``None`` reads ``X``.
     gene_column
         Column of ``var`` that holds the names of the genes; ``None`` takes ``var_names``.
+    scale
+        ``"counts"``, or ``"log1p"`` for values that are ``log1p`` of counts per 10,000 already. Of these nobody can see
+        over which genes they were normalised: of a file with a part of the genes only, it must have been all.
+    by_file
+        How files of these names are read instead.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +60,12 @@ class PanelReading:
     exclude_cell_types: tuple[str, ...] = ()
     layer: str | None = None
     gene_column: str | None = None
+    scale: Scale = "counts"
+    by_file: Mapping[str, PanelReading] = field(default_factory=dict)
+
+    def of(self, path: Path) -> PanelReading:
+        """How one file is read."""
+        return self.by_file.get(path.name, self)
 
 
 PLAIN = PanelReading()
@@ -108,7 +123,7 @@ def read_columns(table: h5py.Group, path: Path, names: Sequence[str]) -> pd.Data
 
 @dataclass(frozen=True, eq=False)
 class CountFile:
-    """An open file of counts.
+    """An open file of counts or ``log1p`` values.
 
     Attributes
     ----------
@@ -120,6 +135,8 @@ class CountFile:
         Names of the genes, and Ensembl ids where it has them, else empty.
     source
         Provenance as the file states it.
+    scale
+        Of the matrix, as announced.
     """
 
     path: Path
@@ -128,6 +145,7 @@ class CountFile:
     genes: pd.Index
     ensembl: tuple[str, ...]
     source: str
+    scale: Scale = "counts"
 
 
 @contextmanager
@@ -139,6 +157,7 @@ def opened_counts(path: Path, reading: PanelReading) -> Iterator[CountFile]:
     PanelError
         If the file cannot be read, lacks the layer or column named, or names a gene twice.
     """
+    reading = reading.of(path)
     with opened_h5ad(path) as file:
         where = {None: "X", RAW: "raw/X"}.get(reading.layer, f"layers/{reading.layer}")
         if where not in file:
@@ -152,7 +171,7 @@ def opened_counts(path: Path, reading: PanelReading) -> Iterator[CountFile]:
         matrix = sparse_dataset(file[where]) if sparse else file[where]
         provenance = read_elem(file["uns/provenance"]) if "uns/provenance" in file else ""
         source = provenance.get("source", "") if isinstance(provenance, Mapping) else provenance
-        yield CountFile(path, where, matrix, genes, ensembl, str(source))
+        yield CountFile(path, where, matrix, genes, ensembl, str(source), reading.scale)
 
 
 def _genes_of(var: h5py.Group, path: Path, reading: PanelReading) -> tuple[pd.Index, tuple[str, ...]]:
@@ -177,10 +196,12 @@ def list_cells(paths: Sequence[Path], reading: PanelReading) -> pd.DataFrame:
     tables = []
     for number, path in enumerate(paths):
         with opened_h5ad(path) as file:
-            tables.append(_cells_of(file, path, reading).assign(file=number))
+            tables.append(_cells_of(file, path, reading.of(path)).assign(file=number))
     every = pd.concat(tables, ignore_index=True)
-    filters = (("dataset", "studies"), ("donor", "donors"), ("cell_type", "cell_types"))
-    kept = np.logical_and.reduce([_passes(every, column, names, reading) for column, names in filters])
+    kept = np.ones(len(every), dtype=bool)
+    for numbers, own in _read_alike(paths, reading):
+        mine = every["file"].isin(numbers).to_numpy()
+        kept[mine] = _kept(every[mine], own)
     every = every if kept.all() else every[kept].reset_index(drop=True)
     for column in COLUMNS:
         nameless = (every[column].isna() | (every[column] == "")).to_numpy()
@@ -188,11 +209,11 @@ def list_cells(paths: Sequence[Path], reading: PanelReading) -> pd.DataFrame:
             first = every[nameless].iloc[0]
             here = every["file"].to_numpy() == first["file"]
             n_nameless, n_here = int(nameless[here].sum()), int(here.sum())
+            source = reading.of(paths[first["file"]]).columns.get(column, column)
             raise PanelError(
                 f"{paths[first['file']].name} gives {n_nameless} of {n_here} cells no {column}, "
                 f"the first of them {first['id']!r}.",
-                f"Fill the column {reading.columns.get(column, column)!r} of obs, with a word such as 'unknown' if "
-                "need be, or drop the cells.",
+                f"Fill the column {source!r} of obs, with a word such as 'unknown' if need be, or drop the cells.",
             )
     repeated = every.duplicated(["dataset", "id"]).to_numpy()
     if repeated.any():
@@ -201,6 +222,26 @@ def list_cells(paths: Sequence[Path], reading: PanelReading) -> pd.DataFrame:
             f"The cell {name!r} in {paths[file].name} occurs more than once in the panel.", "Drop duplicates."
         )
     return every
+
+
+def _read_alike(paths: Sequence[Path], reading: PanelReading) -> list[tuple[list[int], PanelReading]]:
+    """Places of the files that are read one way, for each way."""
+    found: list[tuple[list[int], PanelReading]] = []
+    for number, path in enumerate(paths):
+        own = reading.of(path)
+        same = next((numbers for numbers, other in found if other == own), None)
+        if same is None:
+            found.append(([number], own))
+        else:
+            same.append(number)
+    return found
+
+
+def _kept(every: pd.DataFrame, reading: PanelReading) -> NDArray[np.bool_]:
+    """Which cells pass all filters."""
+    filters = (("dataset", "studies"), ("donor", "donors"), ("cell_type", "cell_types"))
+    passed = np.logical_and.reduce([_passes(every, column, names, reading) for column, names in filters])
+    return np.asarray(passed, dtype=bool)
 
 
 def _cells_of(file: h5py.File, path: Path, reading: PanelReading) -> pd.DataFrame:
@@ -241,12 +282,10 @@ def _passes(every: pd.DataFrame, column: str, names: str, reading: PanelReading)
     return np.asarray(kept, dtype=bool)
 
 
-def label_cells(paths: Sequence[Path], labels: LabelTable, reading: PanelReading) -> pd.DataFrame:
+def label_cells(paths: Sequence[Path], labels: StageLabels, reading: PanelReading) -> pd.DataFrame:
     """The cells that the filters leave with their stages and the sizes of their groups, 0 where they have no stage."""
     table = list_cells(paths, reading)
-    pairs = table[["dataset", "cell_type"]].drop_duplicates()
-    stages = {(d, c): labels.stage_of(d, c) or LEFT_OUT for d, c in pairs.itertuples(index=False)}
-    table["stage"] = [stages[key] for key in zip(table["dataset"], table["cell_type"], strict=True)]
-    size = table.groupby(["file", *COLUMNS])["row"].transform("size")
+    table["stage"] = labels.stages_of(table, paths, reading)
+    size = table.groupby(["file", *GROUP])["row"].transform("size")
     table["n"] = size.where(table["stage"] != LEFT_OUT, 0)
     return table

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from ..cards._errors import BadInputError
 
 if TYPE_CHECKING:
-    from ._ruler import StageRuler
+    from ._ruler_interface import Ruler
 
 
 @dataclass(frozen=True)
 class BranchSurrogate:
-    """A ruler in which each branch, kept whole, grows at its own place or where another branch does.
+    """A ruler in which each branch, kept whole, lies at its own place or where another branch does.
 
-    ``StageRuler.branch_permuted`` draws one; ``BranchSurrogate(ruler)``, in which every branch keeps its place, is what
+    ``branch_permuted`` of a ruler draws one; ``BranchSurrogate(ruler)``, in which every branch keeps its place, is what
     drawn ones are to be compared with.
 
     Attributes
     ----------
     ruler
-        The graph.
+        Of any kind.
     places
         For each branch that moves the one whose place it takes; a branch that is not named keeps its own.
 
@@ -47,7 +47,7 @@ class BranchSurrogate:
     [[0, 4, 1], [4, 0, 3], [1, 3, 0]]
     """
 
-    ruler: StageRuler
+    ruler: Ruler
     places: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,25 +69,20 @@ class BranchSurrogate:
         return branch_surrogate(self.ruler, stages, self.places)
 
 
-def branch_entries(ruler: StageRuler, branches: Sequence[str]) -> dict[str, str]:
-    """Stage at which each branch begins: its stage nearest to the root, the first in the ruler's order among equals."""
-    ids = [stage.id for stage in ruler.stages]
-    depth = dict(zip(ids, ruler.depth(ids).tolist(), strict=True))
-    return {
-        branch: min((stage.id for stage in ruler.stages if stage.branch == branch), key=depth.__getitem__)
-        for branch in branches
-    }
+def branch_entries(ruler: Ruler, branches: Sequence[str]) -> dict[str, str]:
+    """Stage through which each branch is tied to the others, by the ruler's own rule; see ``Ruler.entry``."""
+    return {branch: ruler.entry(branch) for branch in branches}
 
 
 def branch_surrogate(
-    ruler: StageRuler, stages: Sequence[str], places: Mapping[str, str] | None = None
+    ruler: Ruler, stages: Sequence[str], places: Mapping[str, str] | None = None
 ) -> NDArray[np.float64]:
-    """Distances between stages when each branch, kept whole, grows where another one does.
+    """Distances between stages when each branch, kept whole, lies where another one does.
 
     Parameters
     ----------
     ruler
-        The graph.
+        Of any kind: distances, branches and the entries of branches are read.
     stages
         Stage ids, ``n`` of them, repeats allowed.
     places
@@ -125,7 +120,7 @@ def log10_placements(branches: Sequence[str]) -> float:
     return math.lgamma(len(set(branches)) + 1) / math.log(10)
 
 
-def check_branches(ruler: StageRuler, branches: Mapping[str, str] | Sequence[str]) -> None:
+def check_branches(ruler: Ruler, branches: Mapping[str, str] | Sequence[str]) -> None:
     """Refuse branches that a ruler does not have."""
     known = {stage.branch for stage in ruler.stages}
     for name in branches:

@@ -1,30 +1,26 @@
-"""Panels: anchors and labelled cells built from AnnData files of raw counts, in constant memory."""
+"""Panels: anchors and labelled cells built from AnnData files, in constant memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata.abc import CSCDataset, CSRDataset
+from anndata.abc import CSCDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
 from ..cards._errors import PanelError, ScaleError
 from ..cards._names import sha256_file
-from ._count_file import COLUMNS, PLAIN, CountFile, PanelReading, label_cells, opened_counts
+from ._count_file import GROUP, PLAIN, CountFile, PanelReading, label_cells, opened_counts
 from ._digests import cells_digest
-from ._labels import LEFT_OUT, LabelTable
-from ._ruler import StageRuler
-from ._scale import TARGET_SUM, check_finite, log_normalise, stored_values
-
-CHUNK = 8_192
-# values held at once, some 100 MB with the copies that checking and normalising make
-STORED = 1 << 21
-Progress = Callable[[str, int, int], None]
+from ._expression_blocks import Progress, expression_blocks
+from ._labels import LEFT_OUT
+from ._ruler_interface import Ruler
+from ._scale import TARGET_SUM
+from ._stage_labels import StageLabels
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class PanelFile:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Anchors: centroids of cells that share study, donor, tissue and cell type.
+    """Anchors: centroids of cells that share study, donor, tissue, cell type and stage.
 
     Attributes
     ----------
@@ -97,7 +93,7 @@ class PanelCells:
     values
         ``log1p`` of counts per 10,000, CSR float32 ``(n_cells, n_genes)``.
     totals
-        Counts of each cell over all genes of its file, ``(n_cells,)``.
+        Counts of each cell over all genes of its file, ``(n_cells,)``; NaN where the file holds ``log1p`` values.
     stage, branch, study, donor
         Of each cell.
     cell_ids
@@ -123,7 +119,19 @@ class PanelCells:
         return cells_digest(self.cell_ids)
 
     def counts(self) -> sparse.csr_matrix:
-        """Recover the raw counts, CSR float32 of whole numbers, from the normalised values and the totals."""
+        """Recover the raw counts, CSR float32 of whole numbers, from the normalised values and the totals.
+
+        Raises
+        ------
+        ScaleError
+            If some cells were read from ``log1p`` values, whose counts nobody knows.
+        """
+        if np.isnan(self.totals).any():
+            raise ScaleError(
+                f"{int(np.isnan(self.totals).sum())} of {len(self.totals)} cells were read from log1p values, and raw "
+                "counts are needed.",
+                "Give files of raw counts, or a model that reads log1p values.",
+            )
         counts = self.values.copy()
         per_value = np.repeat(self.totals, np.diff(counts.indptr))
         counts.data = np.rint(np.expm1(counts.data.astype(np.float64)) * per_value / TARGET_SUM).astype(np.float32)
@@ -134,8 +142,8 @@ def build_panel(
     paths: Sequence[Path],
     *,
     genes: Sequence[str],
-    labels: LabelTable,
-    ruler: StageRuler,
+    labels: StageLabels,
+    ruler: Ruler,
     min_cells: int = 5,
     reading: PanelReading = PLAIN,
     progress: Progress | None = None,
@@ -145,17 +153,18 @@ def build_panel(
     Parameters
     ----------
     paths
-        ``.h5ad`` files of raw counts with ``dataset``, ``donor``, ``tissue`` and ``cell_type`` in ``obs``.
+        ``.h5ad`` files with ``dataset``, ``donor``, ``tissue`` and ``cell_type`` in ``obs``.
     genes
         Symbols of the panel; a gene that a file lacks counts as 0 there and is listed.
     labels
-        From cell types to stages.
+        What gives cells their stages, such as a table of their cell types.
     ruler
         Gives each stage its branch.
     min_cells
         Groups of fewer cells make no anchor; 5 as published.
     reading
-        Which columns, cells and layer are read; by default all cells, from ``X``, by the columns named above.
+        Which columns, cells and layer are read, and on which scale; by default all cells, from raw counts in ``X``, by
+        the columns named above.
     progress
         Called as ``progress(file, done, total)``, in cells, or in genes where the file is stored by gene (CSC).
 
@@ -164,7 +173,7 @@ def build_panel(
     PanelError
         If a column or label is missing, cell ids repeat, a filter names what no file has, or there are no anchors.
     ScaleError
-        If the matrix does not hold raw counts.
+        If the matrix does not hold raw counts, or the ``log1p`` values that were announced.
     BadInputError
         If the label table names a stage that the ruler lacks.
 
@@ -179,13 +188,13 @@ def build_panel(
     for number, path in enumerate(paths):
         table = every[every["file"] == number]
         used = table[table["n"] >= min_cells]
-        kept = used.groupby(list(COLUMNS), observed=True, sort=True)
+        kept = used.groupby(list(GROUP), observed=True, sort=True)
         size = kept.size()
         sums = np.zeros((kept.ngroups, len(genes)))
         with opened_counts(path, reading) as cells:
             group = np.full(cells.matrix.shape[0], -1)
             group[used["row"].to_numpy()] = kept.ngroup().to_numpy()
-            for rows, block, _ in _blocks(cells, np.flatnonzero(group >= 0), genes, progress):
+            for rows, block, _ in expression_blocks(cells, np.flatnonzero(group >= 0), genes, progress):
                 present, place = np.unique(group[rows], return_inverse=True)
                 member = sparse.csr_matrix(
                     (np.ones(len(rows)), (place, np.arange(len(rows)))), (len(present), len(rows))
@@ -200,8 +209,7 @@ def build_panel(
             f"The files make {len(anchors)} anchors of at least {min_cells} cells, expected 3 or more.",
             "Check the labels, or give more cells.",
         )
-    study, donor, tissue, cell_type, n_cells = zip(*described, strict=True)
-    stage = tuple(str(labels.stage_of(s, c)) for s, c in zip(study, cell_type, strict=True))
+    study, donor, tissue, cell_type, stage, n_cells = zip(*described, strict=True)
     return Panel(
         genes=tuple(genes),
         anchors=anchors,
@@ -220,8 +228,8 @@ def read_panel_cells(
     paths: Sequence[Path],
     *,
     genes: Sequence[str],
-    labels: LabelTable,
-    ruler: StageRuler,
+    labels: StageLabels,
+    ruler: Ruler,
     max_per_stage: int | None,
     rng: np.random.Generator,
     reading: PanelReading = PLAIN,
@@ -258,7 +266,7 @@ def read_panel_cells(
     for number, path in enumerate(paths):
         rows = np.sort(picked.loc[picked["file"] == number, "row"].to_numpy())
         with opened_counts(path, reading) as cells:
-            pieces = [(block, counted) for _, block, counted in _blocks(cells, rows, genes, None)]
+            pieces = [(block, counted) for _, block, counted in expression_blocks(cells, rows, genes)]
         if isinstance(cells.matrix, CSCDataset) and pieces:
             # each piece holds some genes of all rows
             pieces = [(sum(block for block, _ in pieces), pieces[0][1])]
@@ -296,107 +304,6 @@ def gene_names(path: Path, *, reading: PanelReading = PLAIN) -> tuple[str, ...]:
     """
     with opened_counts(path, reading) as cells:
         return tuple(cells.genes)
-
-
-def _blocks(
-    cells: CountFile, rows: NDArray[np.integer], genes: Sequence[str], progress: Progress | None
-) -> Iterator[tuple[NDArray[np.integer], sparse.csr_matrix, NDArray[np.float64]]]:
-    """Pieces of some rows: ``log1p`` of counts per 10,000 over all genes of the file, panel genes only; totals.
-
-    A piece is some of the rows with all panel genes; of a matrix stored by gene, all rows with some of them.
-    """
-    position = cells.genes.get_indexer(list(genes))
-    if (position < 0).all():
-        raise PanelError(
-            f"{cells.path.name} has none of the {len(genes)} panel genes.",
-            "Are its var_names gene symbols, genes in columns?",
-        )
-    if isinstance(cells.matrix, CSCDataset):
-        yield from _blocks_of_genes(cells, rows, position, progress)
-        return
-    found = np.flatnonzero(position >= 0)
-    place = sparse.csr_matrix(
-        (np.ones(len(found), dtype=np.float32), (position[found], found)), (len(cells.genes), len(genes))
-    )
-    done = 0
-    for part in _pieces(rows, _n_stored(cells.matrix, rows)):
-        block = sparse.csr_matrix(_read_rows(cells.matrix, part))
-        _check_counts(stored_values(block), cells)
-        totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        yield part, sparse.csr_matrix(log_normalise(block @ place, totals)), totals
-        done += len(part)
-        if progress is not None:
-            progress(cells.path.name, done, len(rows))
-
-
-def _blocks_of_genes(
-    cells: CountFile, rows: NDArray[np.integer], position: NDArray[np.integer], progress: Progress | None
-) -> Iterator[tuple[NDArray[np.integer], sparse.csr_matrix, NDArray[np.float64]]]:
-    """The same of a matrix stored by gene, which would be read whole for any of its rows."""
-    if not len(rows):
-        return
-    every = np.arange(cells.matrix.shape[1])
-    totals, done = np.zeros(len(rows)), 0
-    order = np.argsort(position, kind="stable")
-    order = order[position[order] >= 0]
-    n_steps = len(every) + len(order)
-    for part in _pieces(every, _n_stored(cells.matrix, every)):
-        block = cells.matrix[:, int(part[0]) : int(part[-1]) + 1][rows]
-        _check_counts(stored_values(block), cells)
-        totals += np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        done += len(part)
-        if progress is not None:
-            progress(cells.path.name, done, n_steps)
-    for part in _pieces(order, _n_stored(cells.matrix, position[order])):
-        place = sparse.csr_matrix(
-            (np.ones(len(part), dtype=np.float32), (np.arange(len(part)), part)), (len(part), len(position))
-        )
-        block = sparse.csr_matrix(cells.matrix[:, position[part]][rows])
-        yield rows, sparse.csr_matrix(log_normalise(block @ place, totals)), totals
-        done += len(part)
-        if progress is not None:
-            progress(cells.path.name, done, n_steps)
-
-
-def _n_stored(matrix: Any, lines: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Values stored of each of some rows, or of some columns of a matrix stored by gene."""
-    if not isinstance(matrix, CSRDataset | CSCDataset):
-        return np.full(len(lines), matrix.shape[1], dtype=np.int64)
-    pointers = np.asarray(matrix.group["indptr"][:], dtype=np.int64)
-    return np.asarray(pointers[lines + 1] - pointers[lines])
-
-
-def _pieces(lines: NDArray[np.integer], n_stored: NDArray[np.int64]) -> Iterator[NDArray[np.integer]]:
-    """Cut rows or columns into pieces of at most ``CHUNK`` lines and ``STORED`` values, but one line at least."""
-    before = np.concatenate([[0], np.cumsum(n_stored)])
-    start = 0
-    while start < len(lines):
-        fits = int(np.searchsorted(before, before[start] + STORED, side="right")) - 1
-        stop = max(start + 1, min(start + CHUNK, fits))
-        yield lines[start:stop]
-        start = stop
-
-
-def _read_rows(matrix: Any, rows: NDArray[np.integer]) -> Any:
-    """Rows of a matrix on disk; a run of rows with few gaps is read as a slice, which costs one seek."""
-    first, last = int(rows[0]), int(rows[-1]) + 1
-    if last - first == len(rows):
-        return matrix[first:last]
-    return matrix[first:last][rows - first] if last - first <= 2 * len(rows) else matrix[rows]
-
-
-def _check_counts(values: NDArray[Any], cells: CountFile) -> None:
-    """Refuse anything but raw counts."""
-    named = f"{cells.where} of {cells.path.name}"
-    try:
-        check_finite(values)
-    except ScaleError as error:
-        raise ScaleError(f"{named} does not hold raw counts: {error.message}", error.hint) from error
-    if values.size and not (values == np.rint(values)).all():
-        raise ScaleError(
-            f"{named} does not hold raw counts (found {values[values != np.rint(values)][0]:.4g}).",
-            "Put the counts in X, or name the layer that has them.",
-        )
 
 
 def _describe(cells: CountFile, table: pd.DataFrame, genes: Sequence[str]) -> PanelFile:

@@ -12,16 +12,19 @@ import numpy as np
 import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from ..cards._card import Text
 from ..cards._errors import FormatError, PanelError
 from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, canonical_json, sha256_bytes
+from ..cards._text import Text
 from ._count_file import PanelReading, list_cells
+from ._expression_blocks import Progress
 from ._labels import LabelTable, assign_stages, read_label_table
-from ._panel import Panel, Progress, build_panel, gene_names
+from ._panel import Panel, build_panel, gene_names
 from ._panel_overlap import PanelMembers, Role, check_overlap, read_panel_members
 from ._recipe import read_recipe, recipe_folder, table_folder
-from ._ruler import StageRuler
+from ._ruler_interface import Ruler
+from ._scale import Scale
+from ._stage_labels import StageLabels
 
 Column = Literal["dataset", "donor", "tissue", "cell_type"]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -43,7 +46,8 @@ class PanelSpec(Frozen):
     files: Names
     """``.h5ad`` files, relative to the data folder or to the specification."""
     labels: Text | None = None
-    """Label table, relative to the specification or to the data folder; without a suffix, that of a bundled recipe."""
+    """Label table, relative to the specification or to the data folder; without a suffix, the labels of a bundled
+    recipe, or of the recipe in ``./FOLDER``."""
     stages: Literal["labels", "assigned"] = "labels"
     seed: int = Field(default=0, ge=0)
     """Of the draw of ``assigned`` stages."""
@@ -64,6 +68,8 @@ class PanelSpec(Frozen):
     """Layer of the counts, or ``raw.X``; null reads ``X``."""
     gene_column: Text | None = None
     """Column of ``var`` with the names of the genes; null takes ``var_names``."""
+    scale: Scale = "counts"
+    """``log1p`` for files that hold ``log1p`` of counts per 10,000 already."""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,7 +98,7 @@ class PanelSpec(Frozen):
     @property
     def reading(self) -> PanelReading:
         """How the files are read."""
-        fields = PanelReading.__dataclass_fields__
+        fields = PanelReading.__dataclass_fields__.keys() & type(self).model_fields.keys()
         return PanelReading(**{name: getattr(self, name) for name in fields})
 
     @property
@@ -104,7 +110,11 @@ class PanelSpec(Frozen):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the portable specification."""
-        return sha256_bytes(canonical_json(self.portable.model_dump(mode="json")))
+        said = self.portable.model_dump(mode="json")
+        if self.scale == "counts":
+            # what was written before the field was there keeps its digest
+            del said["scale"]
+        return sha256_bytes(canonical_json(said))
 
 
 class PanelSet(Frozen):
@@ -141,7 +151,7 @@ class BuiltPanel:
     ruler, ruler_digest
         Name and version of the ruler that the stages are of, and its digest.
     labels
-        From cell types to stages, as used: of a negative panel, as drawn.
+        What gave cells their stages: of a negative panel, the table as drawn.
     """
 
     spec: PanelSpec
@@ -149,7 +159,7 @@ class BuiltPanel:
     members: PanelMembers
     ruler: str
     ruler_digest: str
-    labels: LabelTable
+    labels: StageLabels
 
     @property
     def name(self) -> str:
@@ -168,7 +178,7 @@ class _Planned:
 
     spec: PanelSpec
     paths: tuple[Path, ...]
-    labels: LabelTable
+    labels: StageLabels
     members: PanelMembers
 
     @property
@@ -226,7 +236,7 @@ def build_panels(
     *,
     data: Path | None = None,
     genes: Sequence[str] | None = None,
-    ruler: StageRuler,
+    ruler: Ruler,
     names: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, BuiltPanel]:
@@ -283,7 +293,18 @@ def find_panel_files(spec: PanelSpec, folder: Path, data: Path | None) -> tuple[
     PanelError
         If one is in neither.
     """
-    return tuple(_find(file, [data, folder]) for file in spec.files)
+    return tuple(find_file(file, [data, folder]) for file in spec.files)
+
+
+def read_panel_labels(spec: PanelSpec, folder: Path, data: Path | None) -> StageLabels | None:
+    """Read the labels that a panel names, ``None`` where it names none; folders are those of ``find_panel_files``.
+
+    Raises
+    ------
+    FormatError, NotFoundError, PanelError
+        If they cannot be found or read.
+    """
+    return _read_labels(spec.labels, [folder, data]) if spec.labels else None
 
 
 def bundled_tables(recipe: str) -> Path:
@@ -310,20 +331,26 @@ def _shared_genes(planned: Sequence[_Planned]) -> tuple[str, ...]:
     return tuple(shared)
 
 
-def _plan(spec: PanelSpec, folder: Path, data: Path | None, ruler: StageRuler) -> _Planned:
+def _plan(spec: PanelSpec, folder: Path, data: Path | None, ruler: Ruler) -> _Planned:
     """Find the files of a panel, and its cells."""
     paths = find_panel_files(spec, folder, data)
-    table = _read_labels(spec.labels, [folder, data]) if spec.labels else None
+    table = read_panel_labels(spec, folder, data)
     if spec.stages == "assigned":
         cells = list_cells(paths, spec.reading)[["dataset", "cell_type"]].drop_duplicates()
         stages = [stage.id for stage in ruler.stages]
         pairs = cells.itertuples(index=False, name=None)
+        if not isinstance(table, LabelTable | None):
+            raise PanelError(
+                f"The negative panel {spec.name!r} names the labels {spec.labels!r}, which score cells of any type, so "
+                "that they know no cell types to leave out.",
+                "Leave labels out, or name a table of cell types.",
+            )
         table = assign_stages(pairs, stages, rng=np.random.default_rng(spec.seed), known=table)
     assert table is not None  # the specification demands labels where stages are not assigned
     return _Planned(spec, paths, table, read_panel_members(paths, labels=table, reading=spec.reading))
 
 
-def _build(plan: _Planned, genes: Sequence[str], ruler: StageRuler, progress: Progress | None) -> BuiltPanel:
+def _build(plan: _Planned, genes: Sequence[str], ruler: Ruler, progress: Progress | None) -> BuiltPanel:
     """Read the counts of a panel."""
 
     def tell(file: str, done: int, total: int) -> None:
@@ -342,8 +369,14 @@ def _build(plan: _Planned, genes: Sequence[str], ruler: StageRuler, progress: Pr
     return BuiltPanel(plan.spec, panel, plan.members, f"{ruler.name} {ruler.version}", ruler.digest, plan.labels)
 
 
-def _find(name: str, folders: Sequence[Path | None]) -> Path:
-    """Find a file in the first folder that has it."""
+def find_file(name: str, folders: Sequence[Path | None]) -> Path:
+    """Find a file in the first folder that has it.
+
+    Raises
+    ------
+    PanelError
+        If none has.
+    """
     there = [folder / Path(name).expanduser() for folder in folders if folder is not None]
     for path in there:
         if path.is_file():
@@ -352,6 +385,10 @@ def _find(name: str, folders: Sequence[Path | None]) -> Path:
     raise PanelError(f"There is no file {name!r} in {looked}.", "Name the folder of the files with --data DIR.")
 
 
-def _read_labels(name: str, folders: Sequence[Path | None]) -> LabelTable:
-    """Read a label table of the user's, or that of a bundled recipe."""
-    return read_label_table(_find(name, folders) if Path(name).suffix else bundled_tables(name) / "labels.tsv")
+def _read_labels(name: str, folders: Sequence[Path | None]) -> StageLabels:
+    """Read a label table of the user's, or the labels of a recipe."""
+    if Path(name).suffix:
+        return read_label_table(find_file(name, folders))
+    folder = recipe_folder(name)
+    recipe = read_recipe(folder)
+    return recipe.labels.read(table_folder(recipe, folder) / recipe.labels.file)

@@ -6,7 +6,7 @@ import csv
 import difflib
 import re
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -239,12 +239,23 @@ class StageRuler:
 
     def _index(self, stages: Sequence[str]) -> NDArray[np.int64]:
         """Index of stages, or an error with the nearest names."""
-        for name in stages:
-            if name not in self._position:
-                near = difflib.get_close_matches(name, self._position, n=3)
-                hint = f"Did you mean {', '.join(near)}?" if near else f"Its stages are {', '.join(self._position)}."
-                raise BadInputError(f"The ruler {self.name!r} has no stage {name!r}.", hint)
-        return np.fromiter((self._position[name] for name in stages), dtype=np.int64, count=len(stages))
+        return index_of_stages(self.name, self._position, stages)
+
+
+def index_of_stages(ruler: str, position: Mapping[str, int], stages: Sequence[str]) -> NDArray[np.int64]:
+    """Index of stages of a ruler, int64 ``(n,)``.
+
+    Raises
+    ------
+    BadInputError
+        If a stage is unknown, with the nearest names.
+    """
+    for name in stages:
+        if name not in position:
+            near = difflib.get_close_matches(name, position, n=3)
+            hint = f"Did you mean {', '.join(near)}?" if near else f"Its stages are {', '.join(position)}."
+            raise BadInputError(f"The ruler {ruler!r} has no stage {name!r}.", hint)
+    return np.fromiter((position[name] for name in stages), dtype=np.int64, count=len(stages))
 
 
 def read_stage_ruler(folder: Path) -> StageRuler:
@@ -258,8 +269,20 @@ def read_stage_ruler(folder: Path) -> StageRuler:
     FormatError
         If a file or column is missing, or the graph is not one.
     """
-    stages = [Stage(r["id"], r["label"], r["ontology_id"], r["branch"]) for r in _read_tsv(folder / STAGES)]
+    name, version, stages = read_stages(folder)
     edges = [Edge(r["child"], r["parent"], r["source"]) for r in _read_tsv(folder / EDGES)]
+    return StageRuler(name, version, stages, tuple(edges), stages[0].id)
+
+
+def read_stages(folder: Path) -> tuple[str, str, tuple[Stage, ...]]:
+    """Read name and version of a ruler, and its stages, from ``stages.tsv``; see ``read_stage_ruler``.
+
+    Raises
+    ------
+    FormatError
+        If the file, a column, name or version is missing, there are no stages, or an id is not one.
+    """
+    stages = [Stage(r["id"], r["label"], r["ontology_id"], r["branch"]) for r in _read_tsv(folder / STAGES)]
     if not stages:
         raise FormatError(f"{folder / STAGES} has no stages.")
     for stage in stages:
@@ -273,7 +296,7 @@ def read_stage_ruler(folder: Path) -> StageRuler:
         raise FormatError(
             f"{folder / STAGES} starts with {said}, expected the lines '# name: ...' and '# version: ...'."
         )
-    return StageRuler(said["name"], said["version"], tuple(stages), tuple(edges), stages[0].id)
+    return said["name"], said["version"], tuple(stages)
 
 
 def _read_comments(path: Path) -> dict[str, str]:

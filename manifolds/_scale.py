@@ -15,7 +15,7 @@ from ..cards._errors import ScaleError, ScaleWarning
 TARGET_SUM = 1e4
 Scale = Literal["log1p", "counts"]
 # log1p of 1e4 reads is 9.2: no value normalised to 10,000 per cell can pass it
-_LOG_CEILING = 9.5
+LOG_CEILING = 9.5
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def summarise(block: Any) -> ValueSummary:
         return ValueSummary(maximum=0.0, whole=True, cell_sum=0.0)
     maximum = float(stored.max())
     whole = bool((stored == np.rint(stored)).all())
-    if (whole and maximum > 0) or maximum > _LOG_CEILING:
+    if (whole and maximum > 0) or maximum > LOG_CEILING:
         return ValueSummary(maximum, whole, float("nan"))
     linear = block.astype(np.float64).expm1() if sparse.issparse(block) else np.expm1(np.asarray(block, np.float64))
     return ValueSummary(maximum, whole, float(np.median(np.asarray(linear.sum(axis=1)).ravel())))
@@ -111,7 +111,7 @@ def decide_scale(summary: ValueSummary, asked: Scale | Literal["auto"], *, all_g
             "they look like raw counts.",
             "Pass scale='counts'.",
         )
-    if not counts and summary.maximum > _LOG_CEILING:
+    if not counts and summary.maximum > LOG_CEILING:
         raise ScaleError(
             f"The largest value, {summary.maximum:.4g}, is too high for log1p of counts per 10,000 and the values are "
             "not whole numbers: they look normalised but not log-transformed.",

@@ -21,7 +21,7 @@ from tiny import tiny_ruler
 
 from manifoldzoo.cards._errors import BadInputError, FormatError, PanelError, ScaleError
 from manifoldzoo.cards._names import sha256_file
-from manifoldzoo.manifolds import _panel
+from manifoldzoo.manifolds import _expression_blocks
 from manifoldzoo.manifolds._count_file import PanelReading
 from manifoldzoo.manifolds._digests import cells_digest
 from manifoldzoo.manifolds._labels import LabelTable, assign_stages, read_label_table
@@ -90,7 +90,7 @@ def read_cells(paths, *, seed=0, max_per_stage=None, **changes):
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 @pytest.mark.parametrize("chunk", [7, 8_192])
 def test_anchors_are_the_means_of_a_dense_loop(tmp_path, monkeypatch, storage, chunk):
-    monkeypatch.setattr(_panel, "CHUNK", chunk)
+    monkeypatch.setattr(_expression_blocks, "CHUNK", chunk)
     one, two = study("one"), study("two", seed=1)
     panel = build([written(one, tmp_path / "one.h5ad", storage), written(two, tmp_path / "two.h5ad", storage)])
     expected = {}
@@ -146,7 +146,7 @@ def test_a_file_without_labelled_cells_adds_nothing(tmp_path):
 
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 def test_cells_are_the_rows_of_a_dense_loop(tmp_path, monkeypatch, storage):
-    monkeypatch.setattr(_panel, "CHUNK", 11)
+    monkeypatch.setattr(_expression_blocks, "CHUNK", 11)
     sources = {name: study(name, seed=seed) for seed, name in enumerate(("one", "two"))}
     cells = read_cells([written(source, tmp_path / f"{name}.h5ad", storage) for name, source in sources.items()])
     assert sparse.issparse(cells.values)
@@ -300,7 +300,7 @@ def test_equal_input_gives_equal_bytes_whatever_the_chunk(tmp_path, monkeypatch)
     path = written(study("one"), tmp_path / "one.h5ad")
     whole, drawn = build([path]), read_cells([path], max_per_stage=9)
     for chunk in (1, 13, 90):
-        monkeypatch.setattr(_panel, "CHUNK", chunk)
+        monkeypatch.setattr(_expression_blocks, "CHUNK", chunk)
         assert np.allclose(build([path]).anchors, whole.anchors, rtol=1e-6)
         again = read_cells([path], max_per_stage=9)
         assert again.cell_ids == drawn.cell_ids
@@ -593,7 +593,7 @@ def test_pieces_of_any_size_give_the_same(tmp_path, monkeypatch, storage, stored
     path = written(study("one"), tmp_path / "one.h5ad", storage)
     whole, every = build([path]), read_cells([path])
     seen = []
-    monkeypatch.setattr(_panel, "STORED", stored)
+    monkeypatch.setattr(_expression_blocks, "STORED", stored)
     again = build([path], progress=lambda *told: seen.append(told))
     assert same_panel(build([path]), again)
     assert np.allclose(again.anchors, whole.anchors, rtol=1e-6)
@@ -611,9 +611,9 @@ def test_pieces_of_any_size_give_the_same(tmp_path, monkeypatch, storage, stored
 def test_pieces_hold_no_more_than_they_may_and_no_less_than_they_could(sizes, chunk, stored):
     lines = np.arange(len(sizes)) * 3
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_panel, "CHUNK", chunk)
-        patched.setattr(_panel, "STORED", stored)
-        pieces = list(_panel._pieces(lines, np.array(sizes, dtype=np.int64)))
+        patched.setattr(_expression_blocks, "CHUNK", chunk)
+        patched.setattr(_expression_blocks, "STORED", stored)
+        pieces = list(_expression_blocks._pieces(lines, np.array(sizes, dtype=np.int64)))
     assert [line for piece in pieces for line in piece] == lines.tolist()
     held = [[sizes[line // 3] for line in piece] for piece in pieces]
     assert all(len(piece) == 1 or (len(piece) <= chunk and sum(piece) <= stored) for piece in held)
@@ -686,14 +686,14 @@ def test_a_damaged_matrix_is_named(tmp_path):
 MEASURE = """
 import json, sys
 from pathlib import Path
-from manifoldzoo.manifolds import _panel
+from manifoldzoo.manifolds import _expression_blocks, _panel
 from manifoldzoo.manifolds._count_file import PanelReading
 from manifoldzoo.manifolds._labels import LabelTable
 from tiny import tiny_ruler
 def memory(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name + ":")) / 1024
 given = json.loads(sys.argv[1])
-_panel.STORED = given["stored"] or _panel.STORED
+_expression_blocks.STORED = given["stored"] or _expression_blocks.STORED
 labels = LabelTable({("one", "alpha"): "stem", ("one", "beta"): "left_1", ("one", "noise"): "-"})
 before, told = memory("VmRSS"), []
 for path, layer in given["files"]:
@@ -853,3 +853,49 @@ def test_a_source_may_be_a_plain_word(tmp_path):
     with h5py.File(path, "r+") as file:
         with_plain_provenance(file)
     assert build([path]).files[0].source == "by hand"
+
+
+def log_file(path: Path, cells: ad.AnnData, storage: str = "csr") -> Path:
+    """Cells as ``log1p`` of counts per 10,000 over all genes."""
+    cells = cells.copy()
+    cells.X = by_hand(cells, tuple(cells.var_names)).astype(np.float32)
+    return written(cells, path, storage)
+
+
+@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
+def test_files_of_logarithms_make_the_panel_of_their_counts(tmp_path, storage):
+    cells, logs = study("one"), PanelReading(scale="log1p")
+    counts = build([written(cells, tmp_path / "counts.h5ad")])
+    found = build([log_file(tmp_path / "logs.h5ad", cells, storage)], reading=logs)
+    np.testing.assert_allclose(found.anchors, counts.anchors, rtol=1e-5, atol=1e-6)
+    assert found.stage == counts.stage and found.files[0].missing_genes == ("ABSENT",)
+    # of these genes alone, as they are: they were normalised over all
+    part = ad.read_h5ad(tmp_path / "logs.h5ad")[:, ["G3", "G0", "G7"]].copy()
+    again = build([written(part, tmp_path / "part.h5ad", storage)], reading=logs)
+    np.testing.assert_allclose(again.anchors, found.anchors, rtol=1e-6)
+
+
+def test_cells_of_logarithms_have_no_counts(tmp_path):
+    path = log_file(tmp_path / "logs.h5ad", study("one"))
+    cells = read_cells([path], reading=PanelReading(scale="log1p"))
+    assert np.isnan(cells.totals).all()
+    with pytest.raises(ScaleError, match=r"cells were read from log1p values, and raw counts are needed"):
+        cells.counts()
+
+
+@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda values: np.expm1(values), r"not hold log1p of counts per 10,000, as announced \(largest value"),
+        (lambda values: np.rint(values), "as announced"),
+        (lambda values: -values, "not hold log1p values: .*negative"),
+        (lambda values: np.where(values > 0, np.nan, 0), "not hold log1p values: .*NaN"),
+        (lambda values: np.where(values > 0, np.inf, 0), "not hold log1p values: .*infinite"),
+    ],
+)
+def test_values_that_are_no_logarithms_are_refused_where_these_are_announced(tmp_path, storage, change, match):
+    cells = study("one")
+    cells.X = change(by_hand(cells, tuple(cells.var_names))).astype(np.float32)
+    with pytest.raises(ScaleError, match=match):
+        build([written(cells, tmp_path / "bad.h5ad", storage)], reading=PanelReading(scale="log1p"))

@@ -196,6 +196,14 @@ def test_a_digest_says_what_was_asked_for_and_not_where(folder):
     assert moved.digest == spec.digest
     assert spec.model_copy(update={"min_cells": 6}).digest != spec.digest
     assert spec.model_copy(update={"files": spec.files[:1]}).digest != spec.digest
+    assert spec.model_copy(update={"scale": "log1p"}).digest != spec.digest
+
+
+def test_specifications_from_before_there_was_a_scale_keep_their_digest():
+    spec = PanelSpec(name="external", role="external", files=("a.h5ad",), labels="labels.tsv")
+    # written down when the field was added
+    assert spec.digest == "c9589e90ff1f8c8683067900e85e0e582186f4db321cfd244e430968b494c62e"
+    assert spec.reading.scale == "counts"
 
 
 def test_only_the_panels_named_are_read_but_all_are_checked(folder):
