@@ -40,17 +40,16 @@ bench: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py
 
-# extracts and validates the bundled artifacts anew from the full data sets, in about a quarter of an hour; a maintainer
+# extracts and validates the bundled artifacts anew from the full data sets, in about half an hour; a maintainer
 # copies the folders to manifolds/bundled/NAME/VERSION, with a new version if the digest differs
 DATA ?= ../shared/data
-STUDIES = marrow_setty2019 blood_zheng2017 kidney_stewart2019
-FROM = $(foreach study,$(STUDIES),--cells $(DATA)/$(study).h5ad) --panels manifolds/hematopoietic/panels.toml --data $(DATA)
-artifact: $(STAMP)
-	rm -rf build/hematopoietic build/hematopoietic-raw
-	$(BIN)/python -m manifoldzoo extract hematopoietic $(FROM) --untrained 5 --output build/hematopoietic
-	$(BIN)/python -m manifoldzoo validate ./build/hematopoietic --through 6 || [ $$? -eq 1 ]
-	$(BIN)/python -m manifoldzoo extract hematopoietic-raw $(FROM) --output build/hematopoietic-raw
-	$(BIN)/python -m manifoldzoo validate ./build/hematopoietic-raw --through 6 || [ $$? -eq 1 ]
+NAMES = hematopoietic hematopoietic-raw communication cell-cycle
+UNTRAINED = $(if $(filter hematopoietic-raw,$*),,--untrained 5)
+artifact: $(addprefix artifact-,$(NAMES))
+artifact-%: $(STAMP)
+	rm -rf build/$*
+	$(BIN)/python -m manifoldzoo extract $* --panels $* --data $(DATA) $(UNTRAINED) --output build/$*
+	$(BIN)/python -m manifoldzoo validate ./build/$* --through 6 || [ $$? -eq 1 ]
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

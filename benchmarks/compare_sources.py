@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 import manifoldzoo as mz
 from manifoldzoo.extractors import attention_mean, drift, reference_checkpoint
 from manifoldzoo.extractors.checkpoints._scgpt import read_scgpt
-from manifoldzoo.gates._artifact_data import gate_data, let_settings
+from manifoldzoo.gates._artifact_data import gate_data, head_settings
 from manifoldzoo.gates.rungs._published import published_gates
 from manifoldzoo.manifolds._features import apply_operator
 from manifoldzoo.manifolds._labels import read_label_table
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     manifold = mz.load("hematopoietic")
-    data, settings = gate_data(manifold), let_settings(manifold)
+    data, settings = gate_data(manifold), head_settings(manifold)
     folder = recipe_folder("hematopoietic")
     checkpoint = read_scgpt(reference_checkpoint())
     cells = read_panel_cells(

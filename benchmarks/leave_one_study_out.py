@@ -7,31 +7,41 @@ study, the mean over the studies, and paired differences. Figures in brackets ar
 donors drawn with replacement, where there are more than two; in the mean over studies, over studies drawn with
 replacement, all draws that there are.
 
-Heads: `anchor` as `fit_let`, with its default steps or those of the recipe; `cell` and `hybrid` as `fit_cells`, fitted
-for the first of `--kinds` and what it is compared with; `relabelled` is fitted to the ruler with stages permuted,
-another permutation for each start, and scored by the true ruler.
+Any recipe can be given, also one whose ruler is computed from files: the ruler is then the same for all studies,
+computed once and stated on top, and only heads are fitted anew. Where it was computed from the study left out too,
+heads that do better than heads fitted to its null rulers (`relabelled`) say more than heads that do well.
 
-- `anchors`, `cells`: Spearman correlation of latent angle and ruler distance over pairs within the study; cells are
-  drawn so that stages weigh alike.
-- `trust`, `trust expr.`: trustworthiness of the latent angles of the same cells at k = 10, against Euclidean distances
-  of the features and of expression; no interval over donors.
+Heads: `anchor` as `fit_let`, with its default steps or those of the recipe; heads of other kinds that the recipe names
+or has open to choice, or `--adaptors` names, beside it; `cell` and `hybrid` as `fit_cells`, fitted for the first of
+`--kinds` and what it is compared with; `relabelled` is fitted to a null ruler, which is a stage graph with stages
+permuted, or one that an interaction ruler brings, another one for each start, and scored by the true ruler.
+
+- `anchors`, `cells`: Spearman correlation of latent and ruler distance over pairs within the study; cells are drawn so
+  that stages weigh alike.
+- `geodesic`: the same of anchors along the graph of neighbours.
+- `over PCA-2`, `over PCA-6`: `anchors` less the correlation of Euclidean distances on the first principal components of
+  the features of the training anchors; no interval over donors, and none of fewer than ten anchors.
+- `trust`, `trust expr.`: trustworthiness of the latent distances of the same cells at k = 10, against Euclidean
+  distances of the features and of expression; no interval over donors.
 - `branch`, `stage`: balanced accuracy of linear readouts, over classes that the training studies have.
 - `CD4/CD8`, `mono/macro`: AUROC of linear readouts. `depth`: Spearman correlation of the mean depth under the stage
-  probabilities with the depth of the stage.
+  probabilities with the depth of the stage. What the recipe reads out no task of stays empty.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from left_out.tables import PLAIN, Figure, average, report_ruler, report_study, report_summary
 from numpy.typing import NDArray
 from scipy.special import softmax
 from scipy.stats import spearmanr
@@ -50,51 +60,59 @@ from manifoldzoo.extractors.adaptors import HYBRID, CellSettings, fit_cells
 from manifoldzoo.gates.metrics import (
     Pairs,
     all_pairs,
-    angular_distances,
     distance_spearman,
     euclidean_distances,
+    geodesic_correlation,
+    principal_coordinates,
     trustworthiness,
 )
+from manifoldzoo.gates.rungs._geometry import figure_or_reason, neighbours_that_connect
 from manifoldzoo.manifolds._features import apply_operator
-from manifoldzoo.manifolds._labels import read_label_table
-from manifoldzoo.manifolds._let import LetHead, LetSettings, fit_let
+from manifoldzoo.manifolds._heads import Head as FittedHead
+from manifoldzoo.manifolds._heads import HeadSettings, fit_head, latent_distances
+from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._panel import Panel, PanelCells, build_panel, read_panel_cells
-from manifoldzoo.manifolds._recipe import OperatorRecipe
+from manifoldzoo.manifolds._recipe import AdaptorRecipe, OperatorRecipe, Recipe
 
 Features = Callable[[Any], NDArray[np.float64]]
-Figure = tuple[float, float, float]
-Rows = dict[str, dict[str, Figure]]
 KINDS = {"attention_mean": "drift", "token_qk": "drift", "distilled": "none"}
 TASKS = {"cd4_cd8": "CD4/CD8", "mono_macro": "mono/macro"}
-PLAIN = ("raw expression", "standardised genes", "PCA-10")
 CELLS_PER_STAGE = 60
 N_BOOTSTRAP = 100
 NEIGHBOURS = 10
+PCA_BESIDE = (2, 6)
+MIN_ANCHORS = 10
 
 
 @dataclass(frozen=True)
 class Head:
-    """A way to fit a head: to anchors, by default steps or those of the recipe, or to cells where settings say how."""
+    """A way to fit a head: to anchors, by default LET steps, or to cells where settings say how."""
 
     name: str
     settings: CellSettings | None = None
     relabelled: bool = False
-    recipe_steps: bool = False
+    on_anchors: HeadSettings | None = None
 
-    def fit(self, job: Job, prepared: Prepared, features: Features, seed: int) -> LetHead:
-        """Fit to the training cells of a job; stages are permuted anew for each seed where they are."""
-        rng = np.random.default_rng(seed)
-        ruler = job.ruler.relabelled(rng=np.random.default_rng(seed)) if self.relabelled else job.ruler
+    def fit(self, job: Job, prepared: Prepared, features: Features, seed: int) -> FittedHead:
+        """Fit to the training cells of a job; the null ruler is another one for each seed where there is one."""
+        rng, ruler = np.random.default_rng(seed), job.ruler
+        if self.relabelled:
+            nulls = ruler.nulls([np.random.default_rng(each) for each in range(seed + 1)])
+            ruler = nulls[seed % len(nulls)]
         if self.settings is None:
-            asked = job.recipe.adaptor.settings()
-            settings = asked if self.recipe_steps else LetSettings(n_components=asked.n_components)
-            return fit_let(features(prepared.panel.anchors), ruler.distances(prepared.panel.stage), settings, rng=rng)
+            settings = self.on_anchors or LetSettings(n_components=job.recipe.adaptor.n_components)
+            return fit_head(features(prepared.panel.anchors), ruler.distances(prepared.panel.stage), settings, rng=rng)
         cells, stages = prepared.cells, sorted(set(prepared.cells.stage))
         found = features(cells.values)
         return fit_cells(found, cells.stage, ruler.distances(stages), self.settings, stages=stages, rng=rng).head
 
 
 ANCHOR = Head("anchor")
+
+
+def apart(head: Head, latent: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances between latents as a head means them."""
+    return latent_distances(latent, head.on_anchors or LetSettings())
 
 
 def dense(values: Any) -> NDArray[np.float64]:
@@ -137,22 +155,29 @@ def read_tasks(
         if len(set(task.labels.tolist())) < 2:
             continue
         fitted = fit_readout(latent[task.rows], task.labels, recipe, seed=0)
-        found[recipe.task] = softmax(fitted.outputs(unseen), axis=1), list(fitted.classes), recipe.classes
+        read = softmax(fitted.outputs(unseen), axis=1), list(fitted.classes), recipe.classes
+        found[recipe.task] = read
+        if recipe.classes is None:
+            # whatever the recipe calls them
+            found.setdefault(recipe.label, read)
     return found
 
 
 def score_cells(
-    job: Job, cells: PanelCells, rows: NDArray[np.intp], latent: NDArray[np.float64], tasks: dict[str, Any]
+    job: Job, cells: PanelCells, rows: NDArray[np.intp], latent: NDArray[np.float64], tasks: dict[str, Any], head: Head
 ) -> dict[str, float]:
     """Every figure of some of the cells; NaN where they cannot be scored."""
     stage, branch = np.array(cells.stage)[rows], np.array(cells.branch)[rows]
     found = {}
     drawn = rows_alike(stage)
     target = job.ruler.distances(stage[drawn].tolist())
-    angles = angular_distances(latent[rows][drawn])
+    distances = apart(head, latent[rows][drawn])
     varies = bool(np.ptp(target))
-    found["cells"] = float(distance_spearman(angles, target, pairs_apart(rows[drawn]))) if varies else np.nan
+    found["cells"] = float(distance_spearman(distances, target, pairs_apart(rows[drawn]))) if varies else np.nan
     for name, truth in (("branch", branch), ("stage", stage)):
+        if name not in tasks:
+            found[name] = np.nan
+            continue
         proba, classes, _ = tasks[name]
         known = np.isin(truth, classes)
         said = np.array(classes)[proba[rows].argmax(axis=1)]
@@ -168,9 +193,10 @@ def score_cells(
             used = label != ""
             if len(set(label[used].tolist())) == 2:
                 found[shown] = roc_auc_score(label[used] == classes[1], proba[rows][used, 1])
-    depth = job.ruler.depth(stage.tolist())
-    expected = mean_depth(job, tasks)[rows]
-    found["depth"] = float(spearmanr(expected, depth).statistic) if np.ptp(depth) else np.nan
+    found["depth"] = np.nan
+    if job.ruler.root is not None and "stage" in tasks:
+        depth, expected = job.ruler.depth(stage.tolist()), mean_depth(job, tasks)[rows]
+        found["depth"] = float(spearmanr(expected, depth).statistic) if np.ptp(depth) else np.nan
     return found
 
 
@@ -194,14 +220,40 @@ def pairs_apart(rows: NDArray[np.intp]) -> Pairs:
 
 
 def trust_of(
-    cells: PanelCells, rows: NDArray[np.intp], features: NDArray[np.float64], latent: NDArray[np.float64]
+    cells: PanelCells, rows: NDArray[np.intp], features: NDArray[np.float64], latent: NDArray[np.float64], head: Head
 ) -> dict[str, float]:
     """Trustworthiness of some cells against features and against expression; NaN where they are too few."""
     if len(rows) <= 2 * NEIGHBOURS:
         return {"trust": np.nan, "trust expr.": np.nan}
-    angles = angular_distances(latent[rows])
+    distances = apart(head, latent[rows])
     spaces = {"trust": features[rows], "trust expr.": dense(cells.values[rows])}
-    return {name: trustworthiness(euclidean_distances(x), angles, k=NEIGHBOURS) for name, x in spaces.items()}
+    return {name: trustworthiness(euclidean_distances(x), distances, k=NEIGHBOURS) for name, x in spaces.items()}
+
+
+def score_anchors(
+    target: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    seen: NDArray[np.float64],
+    features: NDArray[np.float64],
+) -> dict[str, float]:
+    """Figures of the anchors of a study, margins over components of the training anchors; NaN where there is none."""
+    names = ["anchors", "geodesic", *(f"over PCA-{size}" for size in PCA_BESIDE)]
+    if not np.ptp(target):
+        return dict.fromkeys(names, np.nan)
+    pairs = all_pairs(len(target))
+
+    def geodesic() -> float:
+        return geodesic_correlation(distances, target, k=neighbours_that_connect(distances))
+
+    def margin(size: int) -> float:
+        placed = euclidean_distances(principal_coordinates(seen, features, d=size))
+        return own - float(distance_spearman(placed, target, pairs))
+
+    own = float(distance_spearman(distances, target, pairs))
+    told = [own, figure_or_reason(geodesic), *(figure_or_reason(partial(margin, size)) for size in PCA_BESIDE)]
+    # a reason is no figure, and a few anchors say nothing of margins
+    told = told if len(target) >= MIN_ANCHORS else told[:1]
+    return {name: value if isinstance(value, float) else np.nan for name, value in zip_longest(names, told)}
 
 
 def rows_alike(stage: NDArray[np.str_]) -> NDArray[np.intp]:
@@ -235,14 +287,14 @@ def score(
     figures: list[list[dict[str, float]]] = []
     for source in features:
         seen, unseen, anchors = (source(x) for x in (prepared.cells.values, cells.values, panel.anchors))
+        trained = source(prepared.panel.anchors)
         for start in range(starts):
             fitted = head.fit(job, prepared, source, start)
             latent = fitted.latent(unseen)
             tasks = read_tasks(job, prepared, fitted.latent(seen), latent)
-            angles = angular_distances(fitted.latent(anchors))
-            apart = float(distance_spearman(angles, target, all_pairs(len(target)))) if np.ptp(target) else np.nan
-            scored = [score_cells(job, cells, part, latent, tasks) for part in parts]
-            whole = {"anchors": apart, "cells": scored[0].pop("cells"), **trust_of(cells, alike, unseen, latent)}
+            placed = score_anchors(target, apart(head, fitted.latent(anchors)), trained, anchors)
+            scored = [score_cells(job, cells, part, latent, tasks, head) for part in parts]
+            whole = placed | {"cells": scored[0].pop("cells"), **trust_of(cells, alike, unseen, latent, head)}
             figures.append([whole | scored[0], *scored[1:]])
     found = {}
     for key in figures[0][0]:
@@ -254,100 +306,51 @@ def score(
     return found
 
 
-def heads_of(kind: str, options: argparse.Namespace, d: int) -> dict[str, list[Head]]:
-    """Heads to fit to each source; the anchor head alone to those not named, and to all without starts on cells."""
-    anchor = replace(ANCHOR, recipe_steps=options.recipe_steps)
+def anchor_heads(options: argparse.Namespace, recipe: Recipe) -> list[Head]:
+    """Heads to fit to anchors: one by LET steps first, then those of other kinds."""
+    named = [AdaptorRecipe(**_adaptor(each)) for each in options.adaptors]
+    if not named:
+        named = (
+            list(recipe.choice.adaptors) if recipe.choice is not None and recipe.choice.adaptors else [recipe.adaptor]
+        )
+    d = options.components or recipe.adaptor.n_components
+    heads = [ANCHOR]
+    for each in named:
+        settings = replace(each.settings(), n_components=d)
+        if not isinstance(settings, LetSettings):
+            heads.append(Head(f"{each.kind}, k = {settings.n_neighbours}", on_anchors=settings))
+        elif options.recipe_steps:
+            heads[0] = replace(ANCHOR, on_anchors=settings)
+    heads[0] = replace(heads[0], on_anchors=heads[0].on_anchors or LetSettings(n_components=d))
+    return heads
+
+
+def _adaptor(name: str) -> dict[str, Any]:
+    """A kind of head, and its neighbours after a colon."""
+    kind, _, neighbours = name.partition(":")
+    return {"kind": kind} | ({"n_neighbours": int(neighbours)} if neighbours else {})
+
+
+def heads_of(kind: str, options: argparse.Namespace, recipe: Recipe) -> dict[str, list[Head]]:
+    """Heads to fit to each source; those on anchors alone to sources not named, and to all without starts on cells."""
+    anchor, *others = anchor_heads(options, recipe)
+    d = anchor.on_anchors.n_components
     cell = Head("cell", CellSettings(epochs=options.epochs, n_components=d))
     hybrid = Head("hybrid", replace(HYBRID, epochs=options.epochs, n_components=d))
+    # a head that does not read the ruler is the same for every other one
     relabelled = [replace(head, name=f"{head.name}, relabelled", relabelled=True) for head in (anchor, cell)]
-    asked = {name: [anchor, cell] for name in (*PLAIN, f"{kind}, untrained")} | {
-        kind: [anchor, cell, hybrid, *relabelled],
-        "": [anchor],
+    asked = {name: [anchor, *others, cell] for name in (*PLAIN, f"{kind}, untrained")} | {
+        kind: [anchor, *others, cell, hybrid, *relabelled],
+        "": [anchor, *others],
     }
     return {
         name: [head for head in heads if head.settings is None or options.cell_starts] for name, heads in asked.items()
     }
 
 
-def over_studies(values: list[float]) -> Figure:
-    """Mean over studies that have a figure, and its interval over all draws of as many with replacement."""
-    known = [value for value in values if np.isfinite(value)]
-    if not known:
-        return np.nan, np.nan, np.nan
-    means = [float(np.mean(draw)) for draw in itertools.product(known, repeat=len(known))]
-    low, high = np.quantile(means, [0.025, 0.975]) if len(known) > 1 else (np.nan, np.nan)
-    return float(np.mean(known)), float(low), float(high)
-
-
-def differences(kind: str) -> list[tuple[str, str]]:
-    """Pairs of rows whose difference is shown, chosen before anything was run."""
-    against = [*PLAIN, f"{kind}, untrained"]
-    pairs = [(f"{kind} | {head}", f"{other} | {head}") for head in ("anchor", "cell") for other in against]
-    within = [("cell", "anchor"), ("hybrid", "cell"), ("anchor", "anchor, relabelled"), ("cell", "cell, relabelled")]
-    return [*pairs, *((f"{kind} | {one}", f"{kind} | {other}") for one, other in within)]
-
-
-def average(values: list[float]) -> float:
-    """Mean of those that are numbers."""
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else np.nan
-
-
-def show(value: Figure) -> str:
-    mean, low, high = value
-    return "" if np.isnan(mean) else f"{mean:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
-
-
-def table(first: str, rows: Rows) -> str:
-    """Rows as Markdown; a name that holds a bar fills two columns."""
-    columns = list(next(iter(rows.values())))
-    head = f"| {first} | {' | '.join(columns)} |"
-    lines = [head, "|" + " --- |" * (head.count("|") - 1)]
-    return "\n".join(
-        lines + [f"| {name} |" + "".join(f" {show(row[key])} |" for key in columns) for name, row in rows.items()]
-    )
-
-
-def report_study(study: str, told: dict[str, Any]) -> str:
-    counts = f"{told['n_cells']} cells, {told['n_anchors']} anchors, {told['n_donors']} donors"
-    return f"\n**{study}**{told['note']}: {counts}\n\n{table('features | head', told['rows'])}"
-
-
-def report_summary(told: dict[str, Any], kind: str) -> str:
-    """Tables over all studies: means, paired differences, and how many cells have the classes of each task."""
-    studies = [one["rows"] for one in told.values()]
-    every = list(next(iter(studies[0].values())))
-    n = {key: sum(np.isfinite(one[f"{kind} | anchor"][key][0]) for one in studies) for key in every}
-    columns = [key for key in every if n[key]]
-    means: Rows = {
-        name: {f"{key} ({n[key]})": over_studies([one[name][key][0] for one in studies]) for key in columns}
-        for name in studies[0]
-    }
-    gaps: Rows = {
-        f"{one} | {other}": {
-            f"{key} ({n[key]})": over_studies([rows[one][key][0] - rows[other][key][0] for rows in studies])
-            for key in columns
-        }
-        for one, other in differences(kind)
-        if one in studies[0] and other in studies[0]
-    }
-    parts = [
-        f"\n**Mean over {len(studies)} studies**; in parentheses how many have the figure\n",
-        table("features | head", means),
-        "\n**Differences, paired over studies**: the first less the second\n",
-        table("first | its head | second | its head", gaps),
-    ]
-    classes = list(next(iter(told.values()))["classes"])
-    if classes:
-        lines = [f"| study | {' | '.join(classes)} |", "|" + " --- |" * (len(classes) + 1)]
-        lines += [f"| {study} | {' | '.join(str(one['classes'][c]) for c in classes)} |" for study, one in told.items()]
-        parts += ["\n**Cells of the classes of tasks that group stages**\n", *lines]
-    return "\n".join(parts)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=Path, nargs="+", required=True, help="studies, each left out once")
+    parser.add_argument("--cells", type=Path, nargs="*", help="studies, each left out once; or those of --panels")
     parser.add_argument("--external", type=Path, nargs="*", default=[], help="studies that are only placed")
     parser.add_argument("--recipe", default="hematopoietic")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
@@ -357,16 +360,25 @@ def main() -> None:
     parser.add_argument("--recipe-steps", action="store_true", help="fit to anchors by the steps of the recipe")
     parser.add_argument("--epochs", type=int, default=CellSettings().epochs, help="of heads fitted to cells")
     parser.add_argument("--json", type=Path, help="file for the same figures")
+    parser.add_argument("--adaptors", nargs="*", default=[], help="kinds of head on anchors, such as isomap:15")
+    parser.add_argument("--components", type=int, help="coordinates of heads; by default those of the recipe")
+    parser.add_argument("--checkpoint", type=Path, help="folder of a model; the reference checkpoint by default")
+    parser.add_argument("--panels", type=Path, help="specification whose extraction panels say how files are read")
+    parser.add_argument("--data", type=Path, help="folder of its files, and of those that a ruler is computed from")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     told: dict[str, Any] = {}
-    for left_out in [*options.cells, *options.external]:
-        training = [path for path in options.cells if path != left_out]
-        job = make_job(options.recipe, cells=training)
-        heads = heads_of(options.kinds[0], options, job.recipe.adaptor.n_components)
+    # the ruler is that of the recipe, whatever is left out
+    where = {"checkpoint": options.checkpoint, "panels": options.panels, "data": options.data}
+    whole = replace(make_job(options.recipe, cells=options.cells or None, **where), panels=None)
+    print(report_ruler(whole), flush=True)
+    heads = heads_of(options.kinds[0], options, whole.recipe)
+    for left_out in [*whole.cells, *options.external]:
+        job = replace(whole, cells=tuple(path for path in whole.cells if path != left_out))
         with threadpool_limits(limits=1, user_api="blas"):
             prepared = prepare(job, np.random.default_rng(0))
-            given = {"genes": prepared.panel.genes, "labels": read_label_table(job.labels), "ruler": job.ruler}
+            given = {"genes": prepared.panel.genes, "labels": job.recipe.labels.read(job.labels), "ruler": job.ruler}
+            given["reading"] = job.reading
             panel = build_panel([left_out], **given)
             cells = read_panel_cells([left_out], **given, max_per_stage=None, rng=np.random.default_rng(0))
             made = sources(job, prepared, options.kinds, options.untrained)

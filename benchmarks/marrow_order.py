@@ -212,7 +212,7 @@ def order_left_out(
     names = [name.split(":", 1)[1] for name in cells.cell_ids]
     pseudotime = known.loc[names, PSEUDOTIME].to_numpy(dtype=np.float64)
     truth = Truth.of(np.array(cells.stage), pseudotime, job.ruler, options.draws)
-    anchor = replace(ANCHOR, recipe_steps=options.recipe_steps)
+    anchor = replace(ANCHOR, on_anchors=job.recipe.adaptor.settings()) if options.recipe_steps else ANCHOR
     cell = Head("cell", CellSettings(epochs=options.epochs, n_components=job.recipe.adaptor.n_components))
     for name, features in sources(job, prepared, [options.kind], options.untrained).items():
         for head in [anchor, cell] if name in (*CELL_HEAD_OF, options.kind) and options.cell_starts else [anchor]:

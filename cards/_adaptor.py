@@ -63,11 +63,19 @@ class Adaptor(Frozen):
     """Coordinates in which a new cell is compared with landmarks; null for LET heads, which are linear."""
     n_landmarks: int | None = Field(default=None, ge=3)
     """Anchors that new cells are placed by."""
+    n_pieces: int | None = Field(default=None, ge=1)
+    """Pieces that their neighbourhood graph fell into, joined where they come closest; 1 where it held together."""
 
     @model_validator(mode="after")
     def _parts_fit_the_kind(self) -> Adaptor:
         if (self.kind in _ON_CELLS) != (self.convergence is not None):
             raise ValueError(f"convergence is told of heads fitted on cells, and only of them; this is {self.kind!r}")
-        if not (self.kind in GEODESIC_KINDS) == (self.n_reduced is not None) == (self.n_landmarks is not None):
+        told = {value is not None for value in (self.n_reduced, self.n_landmarks, self.n_pieces)}
+        if told != {self.kind in GEODESIC_KINDS}:
             raise ValueError(f"landmarks are of geodesic heads, and only of them; this is {self.kind!r}")
         return self
+
+    @property
+    def fitted_on_anchors(self) -> bool:
+        """Whether the head can be refitted from the artifact alone, in which its anchors travel."""
+        return self.kind not in _ON_CELLS

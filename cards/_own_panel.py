@@ -17,7 +17,7 @@ class MappedLabel(Frozen):
 
     label: Text
     stage: Text
-    by: Literal["own table", "cell type of the card", "stage id", "stage label", "ontology id"]
+    by: Literal["own table", "cell type of the card", "stage id", "stage label", "ontology id", "gene scores"]
     """What gave it its stage."""
     n_cells: Count
     n_anchors: Count
@@ -68,7 +68,7 @@ class OwnPanelReport(Frozen):
     n_missing_genes: Count
     mapped: list[MappedLabel]
     left_out: dict[str, int]
-    """Cells of each label that its owner's table leaves out."""
+    """Cells of each label that its owner's table or the scores of their genes leave out."""
     unmapped: dict[str, int]
     """Cells of each label that nothing gives a stage."""
     unused: list[str]

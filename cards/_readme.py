@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import yaml
 
-from ._adaptor import Convergence
+from ._adaptor import Adaptor, Convergence
 from ._card import Candidate, Card, Choice, Familiarity
 from ._evidence import RUNG_NAMES, EvidenceRun, best_run, rung_reached
 from ._evidence_plan import EvidencePlan
+from ._markdown import cell as _cell
+from ._readme_labels import labels_in_words
+from ._readme_ruler import interaction_section, ruler_in_words
 
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0", "cc-by-sa-4.0"})
 
@@ -33,6 +36,8 @@ def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figu
     -------
     The README. Every figure in it comes from the card or from an evidence record.
     """
+    # of a ruler without a graph the map of its cell types says most
+    figures = sorted(figures, key=lambda name: not name.startswith("interaction_map."))
     bound = [run for run in evidence if run.artifact_digest == digest and run.own_panel is None]
     on_own_cells = [run for run in evidence if run.artifact_digest == digest and run.own_panel is not None]
     sections = [
@@ -45,6 +50,7 @@ def render_readme(card: Card, digest: str, evidence: Sequence[EvidenceRun], figu
         _making(card),
         *([_choice(card.extraction.choice)] if card.extraction.choice else []),
         _panel(card),
+        *([interaction_section(card.ruler)] if card.ruler.interaction else []),
         *(["## Figures\n", *map(_figure, figures[1:])] if figures[1:] else []),
         "## Intended use\n\n" + card.intended_use + "\n",
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in card.limits) + "\n",
@@ -177,7 +183,8 @@ def _making(card: Card) -> str:
         f"- Adaptor: {adaptor.kind}, {adaptor.n_components} coordinates, "
         + ", ".join(f"{key} {value}" for key, value in sorted(adaptor.parameters.items()))
         + "."
-        + (f" {_convergence(adaptor.convergence)}" if adaptor.convergence else ""),
+        + (f" {_convergence(adaptor.convergence)}" if adaptor.convergence else "")
+        + (f" {_landmarks(adaptor)}" if adaptor.n_landmarks else ""),
         *(
             f"- Readout {readout.task}: {readout.kind}, "
             + (f"{len(readout.classes)} classes" if readout.classes else "one number")
@@ -186,8 +193,8 @@ def _making(card: Card) -> str:
         ),
         *([_familiarity(made.familiarity)] if made.familiarity else []),
         *([_evidence_plan(card.evidence)] if card.evidence else []),
-        f"- Ruler: {card.ruler.name} {card.ruler.version}, {len(card.ruler.stages)} stages, "
-        f"{len({stage.branch for stage in card.ruler.stages})} branches, rooted at {card.ruler.root}.",
+        f"- {ruler_in_words(card.ruler)}",
+        *([labels_in_words(card.scored_labels)] if card.scored_labels else []),
         f"- Seed {made.seed}; "
         + ", ".join(f"{name} {version}" for name, version in sorted(made.software.items()))
         + ".",
@@ -228,10 +235,14 @@ def _choice(choice: Choice) -> str:
 
 
 def _candidate(candidate: Candidate) -> str:
-    """An operator as a recipe names it."""
+    """An operator as a recipe names it, and a head where its kind was open too."""
     joined = "" if candidate.combination == "none" else f", {candidate.combination}"
     head = "" if candidate.head is None else f" L{candidate.layer}H{candidate.head}"
-    return f"{candidate.kind}{joined}{head}" + ("" if candidate.k is None else f" of {candidate.k}")
+    operator = f"{candidate.kind}{joined}{head}" + ("" if candidate.k is None else f" of {candidate.k}")
+    if candidate.adaptor is None:
+        return operator
+    neighbours = "" if candidate.n_neighbours is None else f" of {candidate.n_neighbours} neighbours"
+    return f"{operator}; {candidate.adaptor}{neighbours}"
 
 
 def _score(value: float | None) -> str:
@@ -282,10 +293,13 @@ def _cited(text: str, doi: str | None, url: str | None) -> str:
     return f"{text} <{link}>" if link else text
 
 
-def _cell(text: str) -> str:
-    """Text that cannot break out of a table cell."""
-    # backslashes first: one before a pipe would turn the escaped pipe into a delimiter again
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+def _landmarks(adaptor: Adaptor) -> str:
+    """What cells are placed by, and whether the graph between the anchors held together."""
+    joined = "" if adaptor.n_pieces == 1 else f"; their graph fell into {adaptor.n_pieces} pieces, which were joined"
+    return (
+        f"Cells are compared with {adaptor.n_landmarks} anchors in {adaptor.n_reduced} reduced coordinates, and placed "
+        f"by the lengths of their paths to them{joined}."
+    )
 
 
 def _convergence(fit: Convergence) -> str:

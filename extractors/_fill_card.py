@@ -13,21 +13,20 @@ from ..cards._card import (
     BesidePanel,
     Card,
     Choice,
-    EdgeEntry,
     Extraction,
     Familiarity,
     GeneAnnotation,
     Operator,
     Readout,
-    Ruler,
     SourceModel,
-    StageEntry,
     Tolerance,
     Untrained,
 )
+from ..cards._programs import GeneProgram
+from ..cards._ruler_entry import EdgeEntry, Ruler, StageEntry
 from ..manifolds._genes import GeneTable
 from ..manifolds._panel_file import panel_manifest
-from ..manifolds._recipe import Recipe
+from ..manifolds._programs import PROGRAMS, read_programs
 from ..manifolds._ruler import StageRuler
 from ._interface import Job
 from ._prepare import Prepared
@@ -96,7 +95,9 @@ def fill_card(
         panels=list(panels),
         untrained=list(untrained),
         evidence=recipe.evidence,
-        ruler=_ruler(job.ruler, recipe),
+        programs=_programs(job),
+        scored_labels=prepared.scored,
+        ruler=_ruler(job),
         genes=GeneAnnotation(
             n=len(genes),
             n_ensembl=sum(bool(identifier) for identifier in genes.ensembl),
@@ -109,6 +110,12 @@ def fill_card(
         intended_use=recipe.intended_use,
         limits=recipe.limits,
     )
+
+
+def _programs(job: Job) -> list[GeneProgram]:
+    """Programs in the table beside the labels, if there is one; programs that cells are scored by describe no axis."""
+    table = job.labels.with_name(PROGRAMS)
+    return read_programs(table) if table != job.labels and table.is_file() else []
 
 
 def spdx(licence: str) -> str:
@@ -132,16 +139,20 @@ def _source_model(checkpoint: Checkpoint, operator: Operator) -> SourceModel:
     )
 
 
-def _ruler(ruler: StageRuler, recipe: Recipe) -> Ruler:
-    """The ruler."""
+def _ruler(job: Job) -> Ruler:
+    """The ruler: a graph as it is, of a table how it was computed."""
+    ruler = job.ruler
+    edges = ruler.edges if isinstance(ruler, StageRuler) else ()
     return Ruler(
+        kind="stage-graph" if job.interaction is None else "interaction",
         name=ruler.name,
         version=ruler.version,
         digest=ruler.digest,
         root=ruler.root,
-        licence=recipe.ruler_licence,
+        licence=job.recipe.ruler_licence,
         stages=[StageEntry(id=s.id, label=s.label, ontology_id=s.ontology_id, branch=s.branch) for s in ruler.stages],
-        edges=[EdgeEntry(child=e.child, parent=e.parent, source=e.source) for e in ruler.edges],
+        edges=[EdgeEntry(child=e.child, parent=e.parent, source=e.source) for e in edges],
+        interaction=job.interaction,
     )
 
 

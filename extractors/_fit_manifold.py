@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 from ..cards._card import Card, Choice, Operator
 from ..manifolds._features import fold_projection
 from ..manifolds._genes import GeneTable
-from ..manifolds._let import LetHead
+from ..manifolds._geodesic import GeodesicHead
+from ..manifolds._heads import Head
+from ..manifolds._landmarks import stored_landmarks
 from ..manifolds._manifold import Manifold, stores_operator
 from ..manifolds._panel import Panel, read_ensembl_ids
 from ..manifolds._readouts import vector_of
+from ..manifolds._stored_ruler import ruler_tensors
 from ._fill_card import fill_card
 from ._fit_familiarity import fit_familiarity
 from ._fit_head import heads_of
@@ -67,14 +70,18 @@ def fit_manifold(
     head, adaptor = heads.fit(head_rng)
     tensors = _tensors(panel, operator, head)
     latent = np.asarray(cells.values @ tensors["projection"] + tensors["offset"])
+    landmarks = stored_landmarks(tensors, adaptor)
+    if landmarks is not None:
+        latent = landmarks.place(latent).astype(np.float32)
     readouts = fit_readouts(job.recipe, prepared, job.ruler, operator, heads, latent, rng=readout_rng)
     for told, parts in readouts:
         for part, array in parts.items():
             tensors[f"readout.{told.task}.{part}"] = np.ascontiguousarray(array, dtype=np.float32)
     tensors |= {f"panel.{panel.entry.name}.anchors": panel.anchors for panel in prepared.beside}
+    tensors |= ruler_tensors(job.ruler)
     untrained = read_untrained(job, prepared, rng=untrained_rng)
     tensors |= {f"comparator.{told.control}.{told.seed}": coordinates for told, coordinates in untrained}
-    genes = GeneTable(panel.genes, read_ensembl_ids(job.cells, panel.genes))
+    genes = GeneTable(panel.genes, read_ensembl_ids(job.cells, panel.genes, reading=job.reading))
     card = fill_card(
         job,
         prepared,
@@ -94,7 +101,7 @@ def fit_manifold(
     return Manifold.build(card, genes, tensors | _cell_ids(prepared), _vectors(draft, panel))
 
 
-def _tensors(panel: Panel, operator: NDArray[np.float32], head: LetHead) -> dict[str, NDArray[np.float32]]:
+def _tensors(panel: Panel, operator: NDArray[np.float32], head: Head) -> dict[str, NDArray[np.float32]]:
     """Operator, head, their fold and the anchors, all float32; the fold is that of the float32 parts."""
     parts = {
         "operator": operator,
@@ -104,6 +111,13 @@ def _tensors(panel: Panel, operator: NDArray[np.float32], head: LetHead) -> dict
         "adaptor.scale": head.scale,
         "panel.anchors": panel.anchors,
     }
+    if isinstance(head, GeodesicHead):
+        found = head.landmarks
+        parts |= {
+            "head.landmarks": found.places,
+            "head.geodesics": found.geodesics,
+            "head.coordinates": found.coordinates,
+        }
     stored = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in parts.items()}
     projection, offset = fold_projection(*list(stored.values())[:5])
     return stored | {"projection": projection.astype(np.float32), "offset": offset.astype(np.float32)}

@@ -16,9 +16,10 @@ from ..cards._card import Readout
 from ..cards._errors import ZooWarning
 from ..cards._frozen import Scalar
 from ..manifolds._features import fold_projection
+from ..manifolds._geodesic import GeodesicHead
 from ..manifolds._panel import PanelCells
 from ..manifolds._recipe import ReadoutRecipe, Recipe
-from ..manifolds._ruler import StageRuler
+from ..manifolds._ruler_interface import Ruler
 from ._fit_head import Heads
 from ._prepare import Prepared
 from ._readout import FittedReadout, calibration_error, describe, fit_readout, fit_temperature
@@ -49,7 +50,7 @@ class Task:
     labels: NDArray[np.str_]
 
     @classmethod
-    def of(cls, recipe: ReadoutRecipe, cells: PanelCells, ruler: StageRuler) -> Task:
+    def of(cls, recipe: ReadoutRecipe, cells: PanelCells, ruler: Ruler) -> Task:
         """Label cells for a readout.
 
         Raises
@@ -61,7 +62,7 @@ class Task:
         if recipe.classes is None:
             return cls(recipe, every, np.asarray(cells.stage if recipe.label == "stage" else cells.branch, dtype=str))
         name_of = {stage: name for name, stages in recipe.classes.items() for stage in stages}
-        ruler.depth(list(name_of))
+        ruler.branch(list(name_of))
         rows = np.flatnonzero([stage in name_of for stage in cells.stage])
         return cls(recipe, rows, np.array([name_of[cells.stage[row]] for row in rows], dtype=str))
 
@@ -75,7 +76,7 @@ class Task:
 def fit_readouts(
     recipe: Recipe,
     prepared: Prepared,
-    ruler: StageRuler,
+    ruler: Ruler,
     operator: NDArray[np.float32],
     heads: Heads,
     latent: NDArray[np.floating],
@@ -91,7 +92,7 @@ def fit_readouts(
     prepared
         Panel and cells.
     ruler
-        Gives depths.
+        Gives depths, if it has a root.
     operator
         Of stage 1, ``(k, n_genes, n_features)``.
     heads
@@ -130,9 +131,11 @@ def fit_readouts(
         said: dict[str, Scalar] = {}
         if outputs is not None:
             readout, said = _judged(task, readout, outputs)
-        if task.recipe.task == recipe.stage_task:
+        depths = [other.task for other in recipe.readouts if other.label == "depth"]
+        # not of a ruler without a root, which has no depth
+        if depths and task.recipe.task == recipe.stage_task:
             depth = _depth(recipe.stage_task, readout, cells, ruler, outputs)
-            found |= {other.task: depth(other.task) for other in recipe.readouts if other.label == "depth"}
+            found |= {name: depth(name) for name in depths}
         found[task.recipe.task] = (
             Readout(
                 task=task.recipe.task,
@@ -149,7 +152,7 @@ def fit_readouts(
 
 
 def _depth(
-    stage_task: str, readout: FittedReadout, cells: PanelCells, ruler: StageRuler, outputs: Float64 | None
+    stage_task: str, readout: FittedReadout, cells: PanelCells, ruler: Ruler, outputs: Float64 | None
 ) -> Callable[[str], tuple[Readout, dict[str, Float64]]]:
     """The mean depth under the probabilities of the stages, and how it orders held-out cells of each study."""
     values = ruler.depth(readout.classes)
@@ -210,6 +213,8 @@ def _held_out(
             continue
         projection, offset = fold_projection(operator, head.weights, head.bias, head.mean, head.scale)
         latent = np.asarray(cells.values @ projection.astype(np.float32) + offset.astype(np.float32))
+        if isinstance(head, GeodesicHead):
+            latent = head.landmarks.place(latent).astype(np.float32)
         inside = np.zeros(len(of_cell), dtype=bool)
         inside[train] = True
         for task, fit, found in zip(tasks, shipped, outputs, strict=True):

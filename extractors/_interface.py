@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from ..cards._card import Control
+from ..cards._ruler_entry import Interaction
+from ..manifolds._count_file import PLAIN, PanelReading
 from ..manifolds._manifold import Manifold
 from ..manifolds._panel_spec import PanelSet
 from ..manifolds._recipe import Recipe
-from ..manifolds._ruler import StageRuler
+from ..manifolds._ruler_interface import Ruler
 from ._plugins import find_plugin
 from .checkpoints._interface import Checkpoint
 
@@ -32,7 +34,7 @@ class Job:
     ruler
         Target distances.
     labels
-        Table from the files' cell types to stages.
+        What gives cells their stages: a table of cell types, or of gene programs; ``recipe.labels`` reads it.
     cells
         ``.h5ad`` files of raw counts.
     seed
@@ -44,6 +46,10 @@ class Job:
         Panels that nothing is fitted to, for the evidence; ``None`` for none.
     data
         Folder of their files, before that of the specification.
+    reading
+        How the files are read, each as its extraction panel says; plainly by default.
+    interaction
+        How an interaction ruler was computed, for the card; ``None`` for other rulers.
     n_untrained
         Models of the same architecture with fresh weights that the anchors are read by as well, for the evidence.
     work
@@ -55,9 +61,10 @@ class Job:
 
     recipe: Recipe
     checkpoint: Checkpoint
-    ruler: StageRuler
+    ruler: Ruler
     labels: Path
     cells: tuple[Path, ...]
+    reading: PanelReading = PLAIN
     seed: int = 0
     control: Control | None = None
     panels: PanelSet | None = None
@@ -65,6 +72,7 @@ class Job:
     n_untrained: int = 0
     work: Path | None = None
     progress: Progress | None = None
+    interaction: Interaction | None = None
 
     def steps(self, label: str, total: int) -> Callable[[int], None] | None:
         """Return what turns increments into ``progress(label, done, total)``; ``None`` without progress."""

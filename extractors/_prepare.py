@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..cards._errors import PanelError
+from ..cards._programs import ScoredLabels
 from ..manifolds._cell_ids import CellIds
-from ..manifolds._labels import LabelTable, read_label_table
+from ..manifolds._count_file import PLAIN, PanelReading
 from ..manifolds._panel import Panel, PanelCells, build_panel, gene_names, read_panel_cells
 from ..manifolds._panel_overlap import read_panel_members
 from ..manifolds._recipe import PanelRecipe
-from ..manifolds._ruler import StageRuler
+from ..manifolds._ruler_interface import Ruler
+from ..manifolds._stage_labels import StageLabels
 from ._beside import PanelBeside, read_panels_beside
 from ._interface import Job
 from .checkpoints._interface import Checkpoint
@@ -46,6 +48,8 @@ class Prepared:
         Who is in the panel, also in groups too small for an anchor.
     beside
         Panels that nothing is fitted to.
+    scored
+        How cells were given their stages where they were scored, and what became of them.
     """
 
     checkpoint: Checkpoint
@@ -54,6 +58,7 @@ class Prepared:
     distances: NDArray[np.float64]
     members: CellIds
     beside: tuple[PanelBeside, ...] = ()
+    scored: ScoredLabels | None = None
 
     @property
     def inputs(self) -> sparse.csr_matrix:
@@ -102,31 +107,41 @@ def prepare(job: Job, rng: np.random.Generator) -> Prepared:
         If the cells do not make a panel, none of their genes is known to the model, or a panel beside shares what it
         must not.
     """
-    labels = read_label_table(job.labels)
-    genes = panel_genes(job.checkpoint, job.cells, labels, job.ruler, job.recipe.panel, rng)
-    panel = build_panel(job.cells, genes=genes, labels=labels, ruler=job.ruler, min_cells=job.recipe.panel.min_cells)
+    labels = job.recipe.labels.read(job.labels)
+    asked, reading = job.recipe.panel, job.reading
+    genes = panel_genes(job.checkpoint, job.cells, labels, job.ruler, asked, rng, reading=reading)
+    panel = build_panel(
+        job.cells, genes=genes, labels=labels, ruler=job.ruler, min_cells=asked.min_cells, reading=reading
+    )
     cells = read_panel_cells(
         job.cells,
         genes=genes,
         labels=labels,
         ruler=job.ruler,
-        max_per_stage=job.recipe.panel.max_cells_per_stage,
+        max_per_stage=asked.max_cells_per_stage,
         rng=rng,
+        reading=reading,
     )
-    members = read_panel_members(job.cells, labels=labels)
+    members = read_panel_members(job.cells, labels=labels, reading=reading)
     # here, so that panels that overlap are refused before the model is run
     beside = tuple(read_panels_beside(job, members, panel.genes))
     distances = job.ruler.distances(panel.stage)
-    return Prepared(job.checkpoint.with_genes(genes), panel, cells, distances, CellIds.of(members), beside)
+    scored = labels.counted(job.cells, reading)
+    if scored is not None:
+        n_excluded = int(job.checkpoint.knows(sorted(labels.excluded_genes)).sum())
+        scored = scored.model_copy(update={"n_excluded_genes": n_excluded})
+    return Prepared(job.checkpoint.with_genes(genes), panel, cells, distances, CellIds.of(members), beside, scored)
 
 
 def panel_genes(
     checkpoint: Checkpoint,
     paths: Sequence[Path],
-    labels: LabelTable,
-    ruler: StageRuler,
+    labels: StageLabels,
+    ruler: Ruler,
     recipe: PanelRecipe,
     rng: np.random.Generator,
+    *,
+    reading: PanelReading = PLAIN,
 ) -> tuple[str, ...]:
     """Choose the genes of a panel among those that the model knows.
 
@@ -134,8 +149,8 @@ def panel_genes(
     ----------
     checkpoint
         A model with no more genes than ``recipe.n_genes`` keeps them all, in its own order.
-    paths, labels, ruler
-        As ``build_panel``.
+    paths, labels, ruler, reading
+        As ``build_panel``; genes that the labels exclude are not chosen.
     recipe
         Number of genes, and of cells per stage to choose them on.
     rng
@@ -157,9 +172,12 @@ def panel_genes(
     the commonest cell type does not choose for all. The paper says "variable genes of the model's vocabulary"; how
     they are found is our choice.
     """
+    left = tuple(gene for gene in checkpoint.genes if gene not in labels.excluded_genes)
     if checkpoint.genes and len(checkpoint.genes) <= recipe.n_genes:
-        return checkpoint.genes
-    shared = sorted(set.intersection(*(set(gene_names(path)) for path in paths)))
+        return left
+    shared = sorted(
+        set.intersection(*(set(gene_names(path, reading=reading)) for path in paths)) - labels.excluded_genes
+    )
     candidates = [gene for gene, known in zip(shared, checkpoint.knows(shared), strict=True) if known]
     if len(candidates) < 10:
         raise PanelError(
@@ -175,6 +193,7 @@ def panel_genes(
         ruler=ruler,
         max_per_stage=recipe.max_cells_per_stage,
         rng=rng.spawn(1)[0],
+        reading=reading,
     )
     table = ad.AnnData(cells.values, obs=pd.DataFrame({"study": pd.Categorical(cells.study)}, index=cells.cell_ids))
     table.var_names = candidates

@@ -33,6 +33,7 @@ _SOFTWARE = "extraction.software."
 _ASKED = (
     *("title", "description", "licence", "intended_use", "limits", "citations", "ruler", "panel.min_cells", "evidence"),
     *("genes.organism", "genes.coverage_floor", "test_vectors", "extraction.extractor"),
+    *(f"scored_labels.{field}" for field in ("method", "programs", "parameters", "cell_types")),
     *(f"extraction.adaptor.{field}" for field in ("kind", "n_components", "parameters")),
     *(f"extraction.operator.{field}" for field in ("kind", "combination")),
 )
@@ -145,7 +146,7 @@ class Reproduction:
 def reproduce(
     manifold: Manifold,
     *,
-    cells: Sequence[str | Path],
+    cells: Sequence[str | Path] | None = None,
     recipe: str | Path | None = None,
     checkpoint: str | Path | None = None,
     family: str | None = None,
@@ -161,7 +162,7 @@ def reproduce(
     manifold
         The artifact.
     cells
-        The files of its extraction panel, in any order.
+        The files of its extraction panel, in any order; by default those of the extraction panels of ``panels``.
     recipe
         The recipe it followed; by default the bundled one of the name on the card.
     checkpoint, family
@@ -221,7 +222,7 @@ def reproduce(
             f"{card.source_model.name!r} with {card.source_model.digest[:12]}.",
             "Name the folder of that model with --checkpoint DIR.",
         )
-    ordered = match_files(card.panel.files, [Path(path) for path in cells])
+    ordered = match_files(card.panel.files, job.cells)
     check_panels(card.panels, None if panels is None else read_panel_set(panels), None if data is None else Path(data))
     started = time.perf_counter()
     again = extract(**asked, cells=ordered, name=card.name, version=card.version, work=work, progress=progress)

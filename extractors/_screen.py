@@ -32,6 +32,7 @@ def screen(
     seed: int | None = None,
     control: ControlKind | None = None,
     control_seed: int = 0,
+    data: str | Path | None = None,
     work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> HeadAtlas:
@@ -39,7 +40,7 @@ def screen(
 
     Parameters
     ----------
-    recipe, cells, checkpoint, family, seed, control, control_seed, work, progress
+    recipe, cells, checkpoint, family, seed, control, control_seed, data, work, progress
         As in ``extract``: the panel, genes and cells are those an extraction would use.
     kind
         Operator of a head; the recipe's by default. ``distilled`` and ``expression`` have no heads.
@@ -66,6 +67,7 @@ def screen(
         seed=seed,
         control=control,
         control_seed=control_seed,
+        data=data,
         work=work,
         progress=progress,
     )

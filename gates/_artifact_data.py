@@ -12,6 +12,8 @@ from ..cards._card import AnchorEntry, BesidePanel
 from ..cards._errors import BadInputError, FormatError
 from ..manifolds._cell_ids import CellIds
 from ..manifolds._features import apply_operator
+from ..manifolds._geodesic_settings import GeodesicSettings
+from ..manifolds._heads import HeadSettings
 from ..manifolds._let import LetSettings, Schedule
 from ..manifolds._manifold import Manifold
 from ._gate_data import GateData
@@ -25,7 +27,7 @@ def gate_data(manifold: Manifold) -> GateData:
     return _described(manifold, manifold.tensors["panel.anchors"], manifold.card.panel.anchors)
 
 
-def let_settings(manifold: Manifold) -> LetSettings:
+def head_settings(manifold: Manifold) -> HeadSettings:
     """The settings that the head was fitted with, so that every refit is the same procedure.
 
     Raises
@@ -36,8 +38,14 @@ def let_settings(manifold: Manifold) -> LetSettings:
         If the head was not fitted on anchors.
     """
     adaptor = manifold.card.extraction.adaptor
-    if adaptor.kind != "let-anchor":
+    if not adaptor.fitted_on_anchors:
         raise BadInputError(f"The head of {manifold.name!r} is {adaptor.kind}: {CANNOT_REFIT}.")
+    return _let_settings(manifold) if adaptor.kind == "let-anchor" else GeodesicSettings.of(adaptor)
+
+
+def _let_settings(manifold: Manifold) -> LetSettings:
+    """Settings of a LET head on the card."""
+    adaptor = manifold.card.extraction.adaptor
     given: dict[str, float] = {}
     for key in ("alpha", "n_steps", "learning_rate", "scale_floor"):
         value = adaptor.parameters.get(key)

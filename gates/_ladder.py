@@ -33,7 +33,7 @@ from ..cards._evidence_plan import (
     seed_of,
 )
 from ..manifolds._manifold import Manifold
-from ._artifact_data import gate_data, let_settings, outside_panels, panel_data, shipped_comparators
+from ._artifact_data import gate_data, head_settings, outside_panels, panel_data, shipped_comparators
 from ._own_cells import TRANSFER, OwnCells, with_own_tests
 from ._registered import completed, registered_tests
 from .rungs._as_shipped import as_shipped
@@ -191,12 +191,21 @@ def _tried(rung: int, manifold: Manifold, plan: RunPlan, progress: Progress | No
 def _climb(rung: int, manifold: Manifold, plan: RunPlan, progress: Progress | None) -> RungResult:
     """Run one of the rungs that fit heads."""
     data, seed, n_permutations = gate_data(manifold), plan.seed, plan.n_permutations
-    if manifold.card.extraction.adaptor.kind != "let-anchor":
+    if not manifold.card.extraction.adaptor.fitted_on_anchors:
         latent = manifold.project(np.asarray(data.expression))
         outside = outside_panels(manifold) if rung == 5 else []
-        return as_shipped(rung, data, latent, outside, seed=seed, n_permutations=n_permutations)
+        return as_shipped(
+            rung,
+            data,
+            latent,
+            outside,
+            seed=seed,
+            n_permutations=n_permutations,
+            genes=manifold.genes.symbols,
+            programs=manifold.card.programs,
+        )
     try:
-        settings = let_settings(manifold)
+        settings = head_settings(manifold)
     except ZooError as error:
         return conclude(rung, [undecided(RUNG_NAMES[rung], str(error))])
 
@@ -211,6 +220,8 @@ def _climb(rung: int, manifold: Manifold, plan: RunPlan, progress: Progress | No
             latent=manifold.project(np.asarray(data.expression)),
             n_permutations=n_permutations,
             n_starts=plan.n_starts,
+            genes=manifold.genes.symbols,
+            programs=manifold.card.programs,
             progress=tell("permutations, head refitted", n_permutations),
         )
     if rung == 4:

@@ -14,10 +14,11 @@ from ..cards._errors import ZooError
 from ..cards._evidence import RUNG_NAMES, Record, RegisteredTest, RungResult, conclude, undecided
 from ..cards._evidence_plan import RunPlan
 from ..cards._own_panel import OwnPanelReport
-from ..manifolds._let import LetSettings
+from ..manifolds._heads import HeadSettings
 from ..manifolds._manifold import Manifold
-from ._artifact_data import as_gates_read, gate_data, let_settings
+from ._artifact_data import as_gates_read, gate_data, head_settings
 from ._gate_data import GateData
+from ._informing import TRANSFER_GEOMETRY
 from ._registered import registered_tests
 from .rungs._own_needs import own_needs
 from .rungs._own_overlap import overlap_gates, own_overlap
@@ -88,9 +89,9 @@ class OwnCells:
         if result.rung not in (REFITTED, TRANSFER):
             return result
         settings = None
-        if self.manifold.card.extraction.adaptor.kind == "let-anchor":
+        if self.manifold.card.extraction.adaptor.fitted_on_anchors:
             try:
-                settings = let_settings(self.manifold)
+                settings = head_settings(self.manifold)
             except ZooError:
                 # the one record of the result says so
                 return result
@@ -115,7 +116,7 @@ class OwnCells:
         )
         return conclude(result.rung, [*made, *more])
 
-    def _transferred(self, settings: LetSettings | None, plan: RunPlan) -> list[Record]:
+    def _transferred(self, settings: HeadSettings | None, plan: RunPlan) -> list[Record]:
         """The gates of rung 5 on the user's panel."""
         overlap = own_overlap(self.manifold, self.own)
         gates = [own_name(gate) for gate in EXTERNAL_GATES]
@@ -128,7 +129,8 @@ class OwnCells:
         inside = gate_data(self.manifold)
         found = transfers(inside, [outside], settings, seed=plan.seed, n_permutations=plan.n_permutations)
         records = [record.model_copy(update={"gate": own_name(record.gate)}) for record in found.records]
-        return [*overlap, *(record for record in records if record.gate in gates)]
+        beside = own_name(f"external_{TRANSFER_GEOMETRY}")
+        return [*overlap, *(record for record in records if record.gate in (*gates, beside))]
 
 
 def own_name(gate: str) -> str:

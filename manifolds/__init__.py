@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ._figure import draw_manifold as draw_manifold
     from ._genes import GeneTable as GeneTable
     from ._genes import align_genes as align_genes
+    from ._interaction_ruler import InteractionRuler as InteractionRuler
     from ._keys import Keys as Keys
     from ._keys import keys_for as keys_for
     from ._labels import LabelTable as LabelTable
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from ._ruler import Stage as Stage
     from ._ruler import StageRuler as StageRuler
     from ._ruler import read_stage_ruler as read_stage_ruler
+    from ._ruler_interface import Ruler as Ruler
+    from ._ruler_recipe import RulerFile as RulerFile
     from ._transform_file import transform_file as transform_file
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -53,6 +56,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_cell_ids": ["CellIds", "SharedCells", "shared_with"],
         "_figure": ["draw_manifold"],
         "_genes": ["GeneTable", "align_genes"],
+        "_interaction_ruler": ["InteractionRuler"],
         "_keys": ["Keys", "keys_for"],
         "_let": ["LetHead", "LetSettings", "fit_let", "fit_let_batch"],
         "_manifold": ["Manifold"],
@@ -67,6 +71,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_panel_spec": ["PanelSet", "PanelSpec", "build_panels", "read_panel_set"],
         "_recipe": ["Recipe", "read_recipe", "recipe_folder"],
         "_ruler": ["Edge", "Stage", "StageRuler", "read_stage_ruler"],
+        "_ruler_interface": ["Ruler"],
+        "_ruler_recipe": ["RulerFile"],
         "_transform_file": ["transform_file"],
     },
 )

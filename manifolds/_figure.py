@@ -9,27 +9,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cards._adaptor import GEODESIC_KINDS
 from ..cards._errors import BadInputError, MissingExtraError
 from ._files import replacing
 from ._ruler import StageRuler
+from ._ruler_interface import Ruler
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ._manifold import Manifold
 
-# Okabe and Ito (2008), told apart with any colour vision; a stage is a shade of its branch
-PALETTE = ("#555555", "#D55E00", "#E69F00", "#009E73", "#0072B2", "#CC79A7", "#56B4E9", "#8C6D31", "#7A5195", "#117733")
+# Okabe and Ito (2008), told apart with any colour vision, and some that lie between; a stage is a shade of its branch
+PALETTE = (
+    *("#555555", "#D55E00", "#E69F00", "#009E73", "#0072B2", "#CC79A7", "#56B4E9", "#8C6D31", "#7A5195", "#117733"),
+    *("#882255", "#AFAF28", "#A8DCC8"),
+)
 
 
 def plane(
-    anchor_latent: NDArray[np.floating], stage: Sequence[str], branch: Sequence[str], root: str
+    anchor_latent: NDArray[np.floating],
+    stage: Sequence[str],
+    branch: Sequence[str],
+    root: str | None,
+    *,
+    angular: bool = True,
 ) -> NDArray[np.float64]:
     """Find the plane to draw in: the two principal axes of the branches' ends, seen from the root.
 
-    Distances on the manifold are angles, so latents are scaled to unit length first. Stages are averaged before
-    branches, and branches weigh the same, because panels hold many more T cells than erythroblasts. Axes are turned
-    so that the branch with most anchors lies to the upper right. All of this is our choice.
+    Where distances are angles, latents are scaled to unit length first. Stages are averaged before branches, and
+    branches weigh the same, because panels hold many more T cells than erythroblasts. Axes are turned so that the
+    branch with most anchors lies to the upper right. All of this is our choice.
 
     Parameters
     ----------
@@ -38,16 +48,20 @@ def plane(
     stage, branch
         Of each anchor.
     root
-        Stage that the arms are seen from.
+        Stage that the arms are seen from; the middle of all where there is none.
+    angular
+        Whether distances on the manifold are angles, as those of LET heads are.
 
     Returns
     -------
-    ``(d, 2)``; multiply unit latents with it.
+    ``(d, 2)``; multiply latents with it, of unit length where distances are angles: see ``as_drawn``.
     """
-    towards, stages = unit(anchor_latent), np.asarray(stage)
+    towards = unit(anchor_latent) if angular else np.asarray(anchor_latent, dtype=np.float64)
+    stages = np.asarray(stage)
     centre = {name: towards[stages == name].mean(axis=0) for name in sorted(set(stage))}
     branch_of = dict(zip(stage, branch, strict=True))
-    origin = centre.get(root, np.mean(list(centre.values()), axis=0))
+    middle = np.mean(list(centre.values()), axis=0)
+    origin = middle if root is None else centre.get(root, middle)
     arms = {
         arm: np.mean([at for name, at in centre.items() if branch_of[name] == arm], axis=0) - origin
         for arm in sorted(set(branch))
@@ -62,8 +76,8 @@ def plane(
     return np.asarray(chosen * np.where(ahead < 0, -1.0, 1.0), dtype=np.float64)
 
 
-def stage_colours(ruler: StageRuler, stages: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """A colour per stage: the hue of its branch, darker with every step away from the root."""
+def stage_colours(ruler: Ruler, stages: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """A colour per stage: the hue of its branch, darker with every step away from the root, or down the list."""
     from matplotlib.colors import hsv_to_rgb, to_rgb
 
     branches = list(dict.fromkeys(stage.branch for stage in ruler.stages))
@@ -71,7 +85,7 @@ def stage_colours(ruler: StageRuler, stages: Sequence[str]) -> dict[str, tuple[f
     if len(branches) > len(PALETTE):
         # beyond what anybody tells apart by eye, but no two branches may share a colour
         hue = {branch: np.array(hsv_to_rgb((i / len(branches), 0.9, 0.7))) for i, branch in enumerate(branches)}
-    depth = dict(zip(stages, ruler.depth(stages), strict=True))
+    depth = shades(ruler, stages)
     branch_of = dict(zip(stages, ruler.branch(stages), strict=True))
     colours = {}
     for stage in stages:
@@ -82,6 +96,14 @@ def stage_colours(ruler: StageRuler, stages: Sequence[str]) -> dict[str, tuple[f
         red, green, blue = hue[branch_of[stage]] * (1 - light) + light
         colours[stage] = (float(red), float(green), float(blue))
     return colours
+
+
+def shades(ruler: Ruler, stages: Sequence[str]) -> dict[str, float]:
+    """What a stage is darker by than others of its branch: depth, or its place in a ruler without a root."""
+    if ruler.root is not None:
+        return {name: float(steps) for name, steps in zip(stages, ruler.depth(stages), strict=True)}
+    place = {stage.id: float(index) for index, stage in enumerate(ruler.stages)}
+    return {name: place[name] for name in stages}
 
 
 def draw_manifold(
@@ -138,9 +160,9 @@ def draw_manifold(
     anchors = manifold.card.panel.anchors
     anchor_stage = np.array([anchor.stage for anchor in anchors])
     anchor_latent = manifold.project(manifold.tensors["panel.anchors"])
-    axes_of_plane = plane(anchor_latent, anchor_stage.tolist(), [anchor.branch for anchor in anchors], ruler.root)
-    anchor_xy = unit(anchor_latent) @ axes_of_plane
-    cell_xy = unit(latent) @ axes_of_plane
+    axes_of_plane = plane_of(manifold, anchor_latent)
+    anchor_xy = as_drawn(manifold, anchor_latent) @ axes_of_plane
+    cell_xy = as_drawn(manifold, latent) @ axes_of_plane
     colours = stage_colours(ruler, [entry.id for entry in ruler.stages])
 
     figure = Figure(figsize=(11, 7.5), dpi=130, layout="constrained")
@@ -178,8 +200,26 @@ def draw_anchors(manifold: Manifold, path: str | Path) -> Path:
         [anchor.stage for anchor in anchors],
         path,
         title=f"{manifold.name} {manifold.version}: {len(anchors)} anchors of the extraction panel",
-        subtitle="small dots: anchors; large dots: stages; arrows: steps of the ruler",
+        subtitle="small dots: anchors; large dots: stages"
+        + ("; arrows: steps of the ruler" if isinstance(manifold.ruler, StageRuler) else ""),
     )
+
+
+def plane_of(manifold: Manifold, anchor_latent: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The plane that cells of a manifold are drawn in, ``(d, 2)``, from latents of its own anchors: see ``plane``."""
+    anchors = manifold.card.panel.anchors
+    stage, branch = [anchor.stage for anchor in anchors], [anchor.branch for anchor in anchors]
+    return plane(anchor_latent, stage, branch, manifold.ruler.root, angular=_angular(manifold))
+
+
+def as_drawn(manifold: Manifold, latent: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Latents as points that lie as far apart as the head means: directions where distances are angles."""
+    return unit(latent) if _angular(manifold) else np.asarray(latent, dtype=np.float64)
+
+
+def _angular(manifold: Manifold) -> bool:
+    """Whether distances on a manifold are angles."""
+    return manifold.card.extraction.adaptor.kind not in GEODESIC_KINDS
 
 
 def unit(latent: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -188,8 +228,10 @@ def unit(latent: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
 
 
-def draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.float64]]) -> None:
-    """Lines between stages that follow each other, over stages that the panel lacks where need be."""
+def draw_steps(plot: Axes, ruler: Ruler, centre: dict[str, NDArray[np.float64]]) -> None:
+    """Lines between stages that follow each other, over stages that the panel lacks where need be; none on a table."""
+    if not isinstance(ruler, StageRuler):
+        return
     parent = {edge.child: edge.parent for edge in ruler.edges}
     for name, at in centre.items():
         above, passed = parent.get(name), {name}
@@ -208,12 +250,12 @@ def draw_steps(plot: Axes, ruler: StageRuler, centre: dict[str, NDArray[np.float
             )
 
 
-def _legend(plot: Axes, ruler: StageRuler, colours: dict[str, tuple[float, float, float]]) -> None:
+def _legend(plot: Axes, ruler: Ruler, colours: dict[str, tuple[float, float, float]]) -> None:
     """One entry per branch, in the colour of its deepest stage."""
     from matplotlib.lines import Line2D
 
     ids = [entry.id for entry in ruler.stages]
-    depth = dict(zip(ids, ruler.depth(ids), strict=True))
+    depth = shades(ruler, ids)
     deepest: dict[str, str] = {}
     for entry in ruler.stages:
         if entry.branch not in deepest or depth[entry.id] > depth[deepest[entry.branch]]:
@@ -224,7 +266,7 @@ def _legend(plot: Axes, ruler: StageRuler, colours: dict[str, tuple[float, float
     ]
     plot.legend(
         handles=handles,
-        title="branch (darker = later)",
+        title="branch" if ruler.root is None else "branch (darker = later)",
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
         frameon=False,

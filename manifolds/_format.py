@@ -49,7 +49,7 @@ _ADDED: dict[int, dict[str, tuple[tuple[str, Any], ...]]] = {
     4: {
         "": (("programs", []), ("scored_labels", None)),
         "ruler": (("kind", "stage-graph"), ("interaction", None)),
-        "extraction.adaptor": (("n_reduced", None), ("n_landmarks", None)),
+        "extraction.adaptor": (("n_reduced", None), ("n_landmarks", None), ("n_pieces", None)),
         "extraction.choice.candidates": (("adaptor", None), ("n_neighbours", None)),
     },
 }

@@ -7,11 +7,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..cards._errors import FormatError, PanelError
 from ..cards._names import canonical_json, sha256_bytes
+from ._stage_labels import LabelRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ._count_file import PanelReading
 
 LEFT_OUT = "-"
 
@@ -36,10 +43,27 @@ class LabelTable:
     ontology: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
+    def rows(self) -> list[LabelRow]:
+        """Study, cell type, stage and ontology id, in the order of the table."""
+        return [(*key, stage, self.ontology.get(key, "")) for key, stage in self.stages.items()]
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the sorted rows: study, cell type, stage and ontology id."""
-        rows = [[*key, stage, self.ontology.get(key, "")] for key, stage in sorted(self.stages.items())]
-        return sha256_bytes(canonical_json(rows))
+        return sha256_bytes(canonical_json([list(row) for row in sorted(self.rows)]))
+
+    @property
+    def excluded_genes(self) -> frozenset[str]:
+        """None: no gene is read for a stage."""
+        return frozenset()
+
+    @property
+    def entry(self) -> None:
+        """Nothing was scored."""
+        return None
+
+    def counted(self, paths: Sequence[Path], reading: PanelReading) -> None:
+        """Return nothing: no cell was scored."""
 
     def stage_of(self, dataset: str, cell_type: str) -> str | None:
         """Stage of a cell type, ``None`` where it is left out on purpose.
@@ -57,6 +81,18 @@ class LabelTable:
                 f"Add the line '{dataset}<TAB>{cell_type}<TAB>STAGE<TAB>NOTE', with '-' as stage to leave it out.",
             ) from error
         return None if stage == LEFT_OUT else stage
+
+    def stages_of(self, cells: pd.DataFrame, paths: Sequence[Path], reading: PanelReading) -> list[str]:
+        """Return the stage of each cell by its data set and cell type, ``"-"`` where the type is left out.
+
+        Raises
+        ------
+        PanelError
+            If the table does not know a cell type.
+        """
+        pairs = cells[["dataset", "cell_type"]].drop_duplicates()
+        stages = {(d, c): self.stage_of(d, c) or LEFT_OUT for d, c in pairs.itertuples(index=False)}
+        return [stages[key] for key in zip(cells["dataset"], cells["cell_type"], strict=True)]
 
 
 def read_label_table(path: Path) -> LabelTable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import Card, Extraction, Readout
+from ..cards._card import Card, Readout
 from ..cards._errors import BadInputError, FormatError
-from ._cell_ids import KINDS, CellIds
 from ._files import Tensors, decode_tensors, encode_tensors, write_bytes
 from ._format import (
     CARD,
@@ -32,11 +30,18 @@ from ._format import (
     written_as,
 )
 from ._genes import GeneTable
-from ._readouts import read_out, readout_shapes, vector_of
-from ._ruler import Edge, Stage, StageRuler
+from ._landmarks import Landmarks, stored_landmarks
+from ._readouts import read_out
+from ._ruler_interface import Ruler
+from ._shapes import cell_id_names, check_shapes
+from ._shapes import expected_shapes as expected_shapes
+from ._shapes import stores_operator as stores_operator
+from ._stored_ruler import stored_ruler
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from ._group_distances import GroupDistances
 
 Array = NDArray[np.float32]
 
@@ -53,9 +58,12 @@ class Manifold:
         The gene axis, ``n_genes`` rows.
     tensors
         Every stored tensor by name: ``projection`` ``(n_genes, d)`` and ``offset`` ``(d,)`` are stages 1 and 2
-        folded; ``operator`` ``(k, n_genes, n_features)``, see also the property; ``adaptor.*``;
+        folded, of a geodesic head ``(n_genes, r)`` and ``(r,)``, followed by ``head.landmarks`` ``(m, r)``,
+        ``head.geodesics`` ``(m, m)`` and ``head.coordinates`` ``(m, d)``; ``operator`` ``(k, n_genes, n_features)``,
+        see also the property; ``adaptor.*``;
         ``readout.<task>.weights`` ``(n_classes, d)`` and ``.bias`` ``(n_classes,)``, see ``readout_shapes``;
-        ``panel.anchors`` ``(n_anchors, n_genes)``, those of other panels ``panel.<name>.anchors``; ``comparator.*``.
+        ``panel.anchors`` ``(n_anchors, n_genes)``, those of other panels ``panel.<name>.anchors``; ``comparator.*``;
+        of an interaction ruler ``ruler.distances``, ``ruler.directed`` and ``ruler.nulls``, see ``ruler_tensors``.
         All float32 or float64. Of each panel there may be ``cells`` and ``barcodes``, uint64, see ``CellIds``.
     vectors
         Test vectors: ``input`` ``(n, n_genes)``, ``latent`` ``(n, d)``, ``proba.<task>`` ``(n, n_classes)``, and
@@ -79,8 +87,8 @@ class Manifold:
     format_version: int = field(default=FORMAT_VERSION, repr=False)
 
     def __post_init__(self) -> None:
-        _check_shapes(self)
-        # made here so that a broken stage graph is met on loading, not in the middle of a gate
+        check_shapes(self)
+        # made here so that a broken ruler is met on loading, not in the middle of a gate
         _ = self.ruler
 
     def __repr__(self) -> str:
@@ -102,7 +110,12 @@ class Manifold:
     @property
     def n_components(self) -> int:
         """Number of latent coordinates ``d``."""
-        return int(self.tensors["projection"].shape[1])
+        return self.card.extraction.adaptor.n_components
+
+    @cached_property
+    def landmarks(self) -> Landmarks | None:
+        """What a geodesic head places cells by, after the projection; ``None`` of other heads, which are linear."""
+        return stored_landmarks(self.tensors, self.card.extraction.adaptor)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -110,15 +123,9 @@ class Manifold:
         return tuple(readout.task for readout in self.card.extraction.readouts)
 
     @cached_property
-    def ruler(self) -> StageRuler:
-        """The stage graph of the card."""
-        return StageRuler(
-            name=self.card.ruler.name,
-            version=self.card.ruler.version,
-            stages=tuple(Stage(s.id, s.label, s.ontology_id, s.branch) for s in self.card.ruler.stages),
-            edges=tuple(Edge(e.child, e.parent, e.source) for e in self.card.ruler.edges),
-            root=self.card.ruler.root,
-        )
+    def ruler(self) -> Ruler:
+        """The target distances: a ``StageRuler``, or an ``InteractionRuler`` as the card says."""
+        return stored_ruler(self.card, self.tensors)
 
     def classes(self, task: str) -> list[str]:
         """Class names of a readout; empty for one that gives a number.
@@ -142,7 +149,7 @@ class Manifold:
         return [anchor.stage for anchor in self.card.panel.anchors]
 
     def project(self, values: Any) -> Array:
-        """Place cells on the manifold: ``z = x P + o``.
+        """Place cells on the manifold: ``z = x P + o``, which a geodesic head places by its landmarks.
 
         Parameters
         ----------
@@ -155,7 +162,8 @@ class Manifold:
         """
         if values.shape[1] != len(self.genes):
             raise BadInputError(f"Expected {len(self.genes)} genes in the manifold's order, got {values.shape[1]}.")
-        return np.asarray(values @ self.tensors["projection"] + self.tensors["offset"], dtype=np.float32)
+        projected = np.asarray(values @ self.tensors["projection"] + self.tensors["offset"], dtype=np.float32)
+        return projected if self.landmarks is None else self.landmarks.place(projected).astype(np.float32)
 
     def read_out(self, latent: Array, task: str) -> Array:
         """Read a task out of coordinates.
@@ -196,6 +204,7 @@ class Manifold:
         layer: str | None = None,
         gene_column: str | None = None,
         scale: Literal["auto", "log1p", "counts"] = "auto",
+        groupby: str | None = None,
         copy: bool = False,
     ) -> AnnData | None:
         """Place cells on the manifold and read the tasks out.
@@ -214,6 +223,9 @@ class Manifold:
             Column of ``var`` with symbols or Ensembl ids; ``var_names`` by default.
         scale
             Scale of the values. ``"auto"`` takes whole numbers for counts, with a warning.
+        groupby
+            Column of ``obs`` whose groups of cells are told how far apart the ruler would put them; by default, of
+            manifolds with a ruler of interactions only, the most probable stage.
         copy
             Return a changed copy instead of changing ``adata``.
 
@@ -234,7 +246,8 @@ class Manifold:
         ``adata.obs['<name>_unfamiliar']`` : bool
             Whether the first score lies below its threshold: an unfamiliar cell or platform.
         ``adata.uns['<name>']`` : dict
-            Reference, digest, coverage, scale, class names and thresholds.
+            Reference, digest, coverage, scale, class names and thresholds; of groups ``groups``, ``group_sizes`` and
+            ``group_distances`` ``(n_groups, n_groups)``, see ``predicted_distances``.
 
         Raises
         ------
@@ -243,7 +256,7 @@ class Manifold:
         ScaleError
             If values are negative, not finite, or on another scale than announced.
         BadInputError
-            If there are no cells, or no such layer or column.
+            If there are no cells, no such layer or column, or no groups.
 
         Warns
         -----
@@ -252,7 +265,23 @@ class Manifold:
         """
         from ._transform import transform
 
-        return transform(self, adata, key_added=key_added, layer=layer, gene_column=gene_column, scale=scale, copy=copy)
+        options: dict[str, Any] = {"key_added": key_added, "layer": layer, "gene_column": gene_column}
+        return transform(self, adata, **options, scale=scale, groupby=groupby, copy=copy)
+
+    def predicted_distances(self, latent: NDArray[np.floating], groups: Any) -> GroupDistances:
+        """Predict the ruler distances between groups of cells from their mean coordinates: see ``group_distances``.
+
+        Parameters
+        ----------
+        latent
+            Coordinates ``(n_cells, d)``, as ``transform`` writes them to ``obsm``.
+        groups
+            Group of each cell, ``(n_cells,)``; cells without one are left out.
+        """
+        from ._group_distances import group_distances, head_distance
+
+        adaptor = self.card.extraction.adaptor
+        return group_distances(latent, groups, head_distance(adaptor.kind), adaptor.beta)
 
     def save(self, folder: str | Path) -> Path:
         """Write the artifact to a new or empty folder; the manifest comes last.
@@ -350,75 +379,8 @@ def in_format(manifold: Manifold, version: int) -> Manifold:
     card, tensors = manifold.card, manifold.tensors
     if version < WITH_CELL_IDS:
         card = card.model_copy(update={"evidence": None})
-        ids = _cell_id_names(card)
+        ids = cell_id_names(card)
         tensors = {name: array for name, array in tensors.items() if name not in ids}
     contents = encode(card, manifold.genes, tensors, manifold.vectors, version)
     digest = Manifest.of(contents, version).digest
     return replace(manifold, card=card, tensors=tensors, digest=digest, format_version=version)
-
-
-def stores_operator(extraction: Extraction) -> bool:
-    """Whether the operator is a tensor of the artifact: one that leaves expression as it is need not be."""
-    return extraction.operator.kind != "expression" or extraction.control is not None
-
-
-def expected_shapes(card: Card) -> dict[str, tuple[int, ...]]:
-    """Tensor shapes that a card implies."""
-    n_genes, d, operator = card.genes.n, card.extraction.adaptor.n_components, card.extraction.operator
-    k, per_block = operator.n_blocks, operator.n_features or n_genes
-    shapes: dict[str, tuple[int, ...]] = {
-        "projection": (n_genes, d),
-        "offset": (d,),
-        "adaptor.weights": (d, k * per_block),
-        "adaptor.bias": (k * per_block,),
-        "adaptor.mean": (k * per_block,),
-        "adaptor.scale": (k * per_block,),
-        "panel.anchors": (len(card.panel.anchors), n_genes),
-    }
-    if stores_operator(card.extraction):
-        shapes["operator"] = (k, n_genes, per_block)
-    n_classes = {readout.task: len(readout.classes) for readout in card.extraction.readouts}
-    for readout in card.extraction.readouts:
-        shapes |= readout_shapes(readout, d, n_classes)
-    n = len(card.panel.anchors)
-    shapes |= {f"comparator.{other.control}.{other.seed}": (n, n) for other in card.untrained}
-    return shapes | {f"panel.{p.name}.anchors": (len(p.manifest.anchors), n_genes) for p in card.panels}
-
-
-def _panel_tensors(card: Card) -> list[str]:
-    """Beginnings of the names of the panels' tensors."""
-    return ["panel", *(f"panel.{panel.name}" for panel in card.panels)]
-
-
-def _cell_id_names(card: Card) -> set[str]:
-    """Names of the tensors of cell ids that there may be."""
-    return {f"{panel}.{kind}" for panel in _panel_tensors(card) for kind in KINDS}
-
-
-def _check_shapes(manifold: Manifold) -> None:
-    """Refuse tensors that do not fit the card and each other."""
-    expected = expected_shapes(manifold.card)
-    for panel in _panel_tensors(manifold.card):
-        CellIds.read(manifold.tensors, panel)
-    ids = _cell_id_names(manifold.card)
-    _compare(TENSORS, {name: array for name, array in manifold.tensors.items() if name not in ids}, expected)
-    n = next(iter(manifold.vectors["input"].shape), 0) if "input" in manifold.vectors else 0
-    vectors: dict[str, tuple[int, ...]] = {"input": (n, manifold.card.genes.n), "latent": (n, expected["offset"][0])}
-    for readout in manifold.card.extraction.readouts:
-        vectors[vector_of(readout)] = (n, len(readout.classes)) if readout.classes else (n,)
-    _compare(VECTORS, manifold.vectors, vectors)
-    if len(manifold.genes) != manifold.card.genes.n:
-        raise FormatError(f"{GENES} has {len(manifold.genes)} genes, the card says {manifold.card.genes.n}.")
-
-
-def _compare(where: str, tensors: Mapping[str, NDArray[Any]], expected: dict[str, tuple[int, ...]]) -> None:
-    """Refuse missing, unknown, misshapen, non-float or non-finite tensors."""
-    if set(tensors) != set(expected):
-        missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
-        raise FormatError(f"{where} lacks the tensors {missing} and has the unknown tensors {extra}.")
-    for name, shape in expected.items():
-        array = tensors[name]
-        if array.shape != shape:
-            raise FormatError(f"{where}: tensor {name!r} has the shape {array.shape}, the card implies {shape}.")
-        if array.dtype not in (np.float32, np.float64) or not np.isfinite(array).all():
-            raise FormatError(f"{where}: tensor {name!r} is {array.dtype} or not finite, expected finite floats.")

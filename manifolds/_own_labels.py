@@ -12,10 +12,10 @@ from typing import Literal
 from ..cards._card import AnchorEntry, Card
 from ..cards._errors import FormatError, PanelError
 from ._labels import LEFT_OUT
-from ._ruler import StageRuler
+from ._ruler_interface import Ruler
 
-Source = Literal["own table", "cell type of the card", "stage id", "stage label", "ontology id"]
-"""What gave a label its stage, in the order in which they are asked."""
+Source = Literal["own table", "cell type of the card", "stage id", "stage label", "ontology id", "gene scores"]
+"""What gave a label its stage, in the order in which they are asked; ``gene scores`` by themselves."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def label_table_of(card: Card) -> CardLabels:
 
 
 def resolve_labels(
-    labels: Mapping[str, Iterable[str]], known: CardLabels, own: Mapping[str, str], ruler: StageRuler
+    labels: Mapping[str, Iterable[str]], known: CardLabels, own: Mapping[str, str], ruler: Ruler
 ) -> dict[str, KnownLabel | None]:
     """Give each label its stage.
 

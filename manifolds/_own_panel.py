@@ -12,15 +12,18 @@ import pandas as pd
 from ..cards._errors import NotFoundError, PanelError, ScaleError
 from ..cards._names import sha256_file
 from ..cards._own_panel import MappedLabel, OwnPanelReport
-from ._count_file import PanelReading, list_cells, opened_counts, opened_h5ad, read_columns
+from ._count_file import GROUP, PanelReading, list_cells, opened_counts, opened_h5ad, read_columns
+from ._expression_blocks import Progress
 from ._genes import align_genes, check_coverage
 from ._labels import LEFT_OUT, LabelTable
 from ._manifold import Manifold
 from ._own_columns import USUAL, FoundColumns, OwnColumns, find_columns
 from ._own_labels import KnownLabel, label_table_of, read_own_labels, resolve_labels
-from ._panel import Panel, Progress, build_panel
+from ._panel import Panel, build_panel
 from ._panel_file import panel_manifest
 from ._panel_overlap import PanelMembers
+from ._scored_labels import GeneScoreLabels
+from ._stage_labels import StageLabels
 
 MIN_PANEL = 3
 """Fewer anchors than this are no panel: there would be no two pairs of them to compare."""
@@ -65,7 +68,7 @@ def read_own_panel(
         ``.h5ad`` file of raw counts, dense, CSR or CSC; the matrix is read in pieces.
     labels
         Stages of labels that the card does not know or should not decide, or a file of them, see ``read_own_labels``;
-        ``"-"`` leaves a label out. Asked before the card.
+        ``"-"`` leaves a label out. Asked before the card, and instead of the genes where the card scores cells by them.
     columns
         Columns of ``obs``; the usual names are looked for.
     layer
@@ -100,7 +103,8 @@ def read_own_panel(
     Notes
     -----
     A label that nothing gives a stage is listed with its cells and makes no anchor. Cells are normalised over all
-    genes of their file, and a gene that it lacks counts as 0, as in every panel.
+    genes of their file, and a gene that it lacks counts as 0, as in every panel. Where the card scores cells by gene
+    programs, these cells are scored alike, against each other, and labels only tell cell types apart.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,14 +117,20 @@ def read_own_panel(
     cells = list_cells([path], reading)
     if cells.empty:
         raise PanelError(f"{path.name} holds no cells.", "Give a file with labelled cells.")
-    known = resolve_labels(_carried(path, cells, found), label_table_of(manifold.card), own, manifold.ruler)
+    scored = manifold.card.scored_labels if labels is None else None
+    known = (
+        resolve_labels(_carried(path, cells, found), label_table_of(manifold.card), own, manifold.ruler)
+        if scored is None
+        else {}
+    )
+    by: StageLabels = _table(cells, known, path) if scored is None else GeneScoreLabels.of(scored)
     min_cells = manifold.card.panel.min_cells
     names, coverage, n_missing, where = _genes(path, reading, manifold)
-    table = _labelled(cells, known, min_cells)
+    table = _labelled(cells, by.stages_of(cells, [path], reading), min_cells)
     groups = table[table["anchor"]].drop_duplicates("group")
     panel = None
     if len(groups) >= MIN_PANEL:
-        built = _build(path, names, _table(table, path), manifold, min_cells, reading, progress)
+        built = _build(path, names, by, manifold, min_cells, reading, progress)
         panel = replace(built, genes=manifold.genes.symbols)
     used = table[table["stage"] != LEFT_OUT]
     small = used[~used["anchor"]]
@@ -176,25 +186,25 @@ def _genes(path: Path, reading: PanelReading, manifold: Manifold) -> tuple[list[
     return spelt, min(1.0, coverage), len(alignment.missing), where
 
 
-def _labelled(cells: pd.DataFrame, known: Mapping[str, KnownLabel | None], min_cells: int) -> pd.DataFrame:
+def _labelled(cells: pd.DataFrame, stages: list[str], min_cells: int) -> pd.DataFrame:
     """Cells with their stage, the number of their group, and whether it makes an anchor."""
-    meant = {label: LEFT_OUT if one is None else one.stage for label, one in known.items()}
-    group = cells.groupby(["dataset", "donor", "tissue", "cell_type"], sort=True)
+    cells = cells.assign(stage=stages)
+    group = cells.groupby(list(GROUP), sort=True)
     size = group["row"].transform("size")
-    stage = cells["cell_type"].map(meant)
-    return cells.assign(stage=stage, group=group.ngroup(), anchor=(size >= min_cells) & (stage != LEFT_OUT))
+    return cells.assign(group=group.ngroup(), anchor=(size >= min_cells) & (cells["stage"] != LEFT_OUT))
 
 
-def _table(table: pd.DataFrame, path: Path) -> LabelTable:
+def _table(cells: pd.DataFrame, known: Mapping[str, KnownLabel | None], path: Path) -> LabelTable:
     """Label table of the cells, by study."""
-    rows = table[["dataset", "cell_type", "stage"]].drop_duplicates().itertuples(index=False, name=None)
-    return LabelTable({(study, label): stage for study, label, stage in rows}, f"the labels of {path.name}")
+    meant = {label: LEFT_OUT if one is None else one.stage for label, one in known.items()}
+    rows = cells[["dataset", "cell_type"]].drop_duplicates().itertuples(index=False, name=None)
+    return LabelTable({(study, label): meant[label] for study, label in rows}, f"the labels of {path.name}")
 
 
 def _build(
     path: Path,
     names: list[str],
-    labels: LabelTable,
+    labels: StageLabels,
     manifold: Manifold,
     min_cells: int,
     reading: PanelReading,
@@ -221,16 +231,17 @@ def _build(
 def _told(table: pd.DataFrame, groups: pd.DataFrame, known: Mapping[str, KnownLabel | None]) -> dict[str, Any]:
     """What became of each label, with cells."""
     n_cells = table["cell_type"].value_counts()
-    n_anchors = groups["cell_type"].value_counts()
+    pairs = table.groupby(["cell_type", "stage"], sort=True).size()
+    n_anchors = groups.groupby(["cell_type", "stage"]).size()
     mapped, left_out, unmapped = [], {}, {}
-    for label in sorted(known, key=lambda name: (-int(n_cells[name]), name)):
-        one, n = known[label], int(n_cells[label])
+    for label, stage in sorted(pairs.index, key=lambda pair: (-int(n_cells[pair[0]]), *pair)):
+        n = int(pairs[label, stage])
+        one = known.get(label, KnownLabel(stage, "gene scores"))
         if one is None:
             unmapped[label] = n
-        elif one.stage == LEFT_OUT:
+        elif stage == LEFT_OUT:
             left_out[label] = n
         else:
-            mapped.append(
-                MappedLabel(label=label, stage=one.stage, by=one.by, n_cells=n, n_anchors=int(n_anchors.get(label, 0)))
-            )
+            anchors = int(n_anchors.get((label, stage), 0))
+            mapped.append(MappedLabel(label=label, stage=stage, by=one.by, n_cells=n, n_anchors=anchors))
     return {"mapped": mapped, "left_out": left_out, "unmapped": unmapped}

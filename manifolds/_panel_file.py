@@ -12,16 +12,20 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError, model_validator
 
-from ..cards._card import AnchorEntry, PanelFileEntry, PanelManifest, Text
+from ..cards._card import AnchorEntry, PanelFileEntry, PanelManifest
 from ..cards._errors import FormatError, FutureFormatError, IntegrityError
 from ..cards._frozen import Frozen, Sha256
 from ..cards._names import canonical_json, sha256_bytes
+from ..cards._programs import ScoredLabels
+from ..cards._text import Text
 from ._digests import anchors_digest
 from ._files import replacing
 from ._labels import LabelTable
 from ._panel import Panel, PanelFile
 from ._panel_overlap import PanelMembers
 from ._panel_spec import BuiltPanel, PanelSpec
+from ._scored_labels import GeneScoreLabels
+from ._stage_labels import StageLabels
 
 PANEL_FORMAT = 1
 KEY = "manifoldzoo_panel"
@@ -38,7 +42,9 @@ class PanelHeader(Frozen):
     ruler: Text
     ruler_digest: Sha256
     labels: list[tuple[Text, Text, Text, str]]
-    """Study, cell type, stage and ontology id, as used."""
+    """Study, cell type, stage and ontology id, as used; empty where cells were scored."""
+    scored: ScoredLabels | None = None
+    """How cells were scored, where no table of cell types gave their stages."""
     labels_file: Text
     labels_digest: Sha256
     members_digest: Sha256
@@ -94,7 +100,8 @@ def panel_header(panel: BuiltPanel) -> PanelHeader:
         spec_digest=spec.digest,
         ruler=panel.ruler,
         ruler_digest=panel.ruler_digest,
-        labels=[(*key, stage, panel.labels.ontology.get(key, "")) for key, stage in panel.labels.stages.items()],
+        labels=panel.labels.rows,
+        scored=panel.labels.entry,
         labels_file=Path(panel.labels.path).name,
         labels_digest=panel.labels.digest,
         members_digest=panel.members.digest,
@@ -173,11 +180,7 @@ def read_panel(path: Path) -> BuiltPanel:
         digest = panel_manifest(panel, header.manifest.min_cells).digest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{str(path)!r} is not a panel any more: {' '.join(str(error).split())}.") from error
-    labels = LabelTable(
-        {(study, cell_type): stage for study, cell_type, stage, _ in header.labels},
-        header.labels_file,
-        {(study, cell_type): identifier for study, cell_type, _, identifier in header.labels if identifier},
-    )
+    labels = _read_labels(header)
     _check("anchors", digest, header.manifest.digest, path)
     _check("cells", members.digest, header.members_digest, path)
     _check("labels", labels.digest, header.labels_digest, path)
@@ -198,6 +201,17 @@ def _read_table(table: ad.AnnData, cells: pd.DataFrame, header: PanelHeader) -> 
         **{name: tuple(table.obs[name].astype(str)) for name in _DESCRIBED},
     )
     return panel, PanelMembers(*(tuple(map(str, names)) for names in (cells["study"], cells["donor"], cells.index)))
+
+
+def _read_labels(header: PanelHeader) -> StageLabels:
+    """What gave the cells their stages."""
+    if header.scored is not None:
+        return GeneScoreLabels.of(header.scored, header.labels_file)
+    return LabelTable(
+        {(study, cell_type): stage for study, cell_type, stage, _ in header.labels},
+        header.labels_file,
+        {(study, cell_type): identifier for study, cell_type, _, identifier in header.labels if identifier},
+    )
 
 
 def _read_header(text: str, sha256: str, path: Path) -> PanelHeader:

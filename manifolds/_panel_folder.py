@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cards._errors import BadInputError, PanelError, PermissionDeniedError, StoreError, ZooError
-from ._panel import Progress
+from ._expression_blocks import Progress
 from ._panel_file import panel_header, write_panel
 from ._panel_overlap import Role
 from ._panel_spec import BuiltPanel, PanelSet, build_panels, bundled_tables
 from ._ruler import EDGES, STAGES, StageRuler, read_stage_ruler
+from ._ruler_interface import Ruler
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def write_panels(
     *,
     data: Path | None = None,
     genes: Sequence[str] | None = None,
-    ruler: StageRuler | None = None,
+    ruler: Ruler | None = None,
     progress: Progress | None = None,
 ) -> list[PanelSummary]:
     """Build the panels of a specification and write them to a new or empty folder, all of them or none.
@@ -129,7 +130,7 @@ def find_ruler(spec: PanelSet) -> StageRuler:
         As ``read_stage_ruler``.
     """
     if (spec.folder / STAGES).is_file():
-        return read_stage_ruler(spec.folder)
+        return _read_ruler(spec.folder)
     named = sorted({panel.labels for panel in spec.panels if panel.labels and not Path(panel.labels).suffix})
     if len(named) != 1:
         said = f"name those of {' and '.join(named)}" if named else "name no bundled recipe's"
@@ -138,7 +139,18 @@ def find_ruler(spec: PanelSet) -> StageRuler:
             "beside the specification.",
             f"Put {STAGES} and {EDGES} there, or name an artifact with that ruler with --like REF.",
         )
-    return read_stage_ruler(bundled_tables(named[0]))
+    return _read_ruler(bundled_tables(named[0]))
+
+
+def _read_ruler(folder: Path) -> StageRuler:
+    """The stage graph of a folder; a ruler of interactions is computed, and cannot be read."""
+    if not (folder / EDGES).is_file():
+        raise PanelError(
+            f"{folder / STAGES} has no {EDGES} beside it: the distances between its stages are computed from "
+            "expression when a manifold is extracted.",
+            "Name an artifact with that ruler with --like REF.",
+        )
+    return read_stage_ruler(folder)
 
 
 def summarise_panels(panels: Mapping[str, BuiltPanel], digests: Mapping[str, str]) -> list[PanelSummary]:

@@ -13,7 +13,8 @@ from ..cards._errors import PanelError, ZooWarning
 from ._barcodes import barcode_of, looks_copied, tells_cells_apart
 from ._count_file import PLAIN, PanelReading, label_cells
 from ._digests import cells_digest
-from ._labels import LEFT_OUT, LabelTable
+from ._labels import LEFT_OUT
+from ._stage_labels import StageLabels
 
 Role = Literal["extraction", "external", "zero-shot", "negative"]
 Verdict = Literal["clear", "reported", "warned", "refused"]
@@ -177,8 +178,8 @@ class OverlapReport:
         return self
 
 
-def read_panel_members(paths: Sequence[Path], *, labels: LabelTable, reading: PanelReading = PLAIN) -> PanelMembers:
-    """Read who would be in a panel, without reading a count.
+def read_panel_members(paths: Sequence[Path], *, labels: StageLabels, reading: PanelReading = PLAIN) -> PanelMembers:
+    """Read who would be in a panel, without making an anchor.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from ._familiarity import Familiarity, familiarity
 from ._genes import Alignment
+from ._landmarks import Landmarks
 from ._scale import Scale, check_finite, log_normalise, stored_values
 from ._stored_rows import Rows, StoredRows
 from ._threads import n_processors
@@ -47,19 +48,22 @@ class Projection:
     Attributes
     ----------
     linear
-        To multiply cells with: the folded projection ``(n_columns, d)``, beside it what familiarity needs.
+        To multiply cells with: the folded projection ``(n_columns, r)``, beside it what familiarity needs.
     squares
         To multiply squared values with, ``(n_columns, 2)``; of no columns without familiarity.
     offset
-        Added to the coordinates, ``(d,)``.
+        Added to what is projected, ``(r,)``.
     scores
         Turns the other products into two scores; ``None`` for a manifold without thresholds.
+    landmarks
+        Place what is projected at ``d`` coordinates; ``None`` of linear heads, of which it is the coordinates.
     """
 
     linear: Float32
     squares: Float32
     offset: Float32
     scores: Familiarity | None
+    landmarks: Landmarks | None = None
 
     @classmethod
     def of(cls, manifold: Manifold, alignment: Alignment, n_columns: int) -> Projection:
@@ -73,18 +77,30 @@ class Projection:
             parts.append(scores.linear)
             squares = scores.squares
         offset = manifold.tensors["offset"].astype(np.float32)
-        return cls(_spread(np.hstack(parts), columns, n_columns), _spread(squares, columns, n_columns), offset, scores)
+        linear, spread = (_spread(part, columns, n_columns) for part in (np.hstack(parts), squares))
+        return cls(linear, spread, offset, scores, manifold.landmarks)
 
     @property
     def n_outputs(self) -> int:
         """Coordinates, and two scores where there are any."""
-        return len(self.offset) + (2 if self.scores is not None else 0)
+        d = len(self.offset) if self.landmarks is None else self.landmarks.coordinates.shape[1]
+        return d + (2 if self.scores is not None else 0)
 
     def finish(self, products: Float32) -> Float32:
         """Turn products with ``linear`` and ``squares`` into coordinates and scores, ``(n_cells, n_outputs)``."""
-        d = len(self.offset)
-        latent = products[:, :d] + self.offset
-        return latent if self.scores is None else np.hstack([latent, self.scores.scores(products[:, d:])])
+        r = len(self.offset)
+        projected = products[:, :r] + self.offset
+        return self.placed(
+            projected if self.scores is None else np.hstack([projected, self.scores.scores(products[:, r:])])
+        )
+
+    def placed(self, projected: Float32) -> Float32:
+        """Place what was projected, ``(n_cells, r)`` and the scores beside it, where the head does more than that."""
+        if self.landmarks is None:
+            return projected
+        r = len(self.offset)
+        latent = self.landmarks.place(projected[:, :r]).astype(np.float32)
+        return np.hstack([latent, projected[:, r:]])
 
     def products(self, block: Any) -> Float32:
         """Multiply rows on the scale of the manifold, dense or sparse."""
@@ -122,7 +138,8 @@ def project_matrix(
     if hasattr(matrix, "dask"):
         _hand_over(_project_dask(matrix, projection, scale), take, progress)
     elif isinstance(matrix, CSCDataset) or (sparse.issparse(matrix) and matrix.format == "csc"):
-        _hand_over(_project_columns(matrix, projection, scale), take, progress)
+        products = _project_columns(matrix, projection, scale)
+        _hand_over(products, lambda start, part: take(start, projection.finish(part)), progress)
     elif sparse.issparse(matrix) or isinstance(matrix, CSRDataset):
         is_csr = isinstance(matrix, CSRDataset) or matrix.format == "csr"
         _project_rows(StoredRows.of(matrix if is_csr else matrix.tocsr()), projection, scale, take, progress)
@@ -175,7 +192,7 @@ def _placing(projection: Projection, scale: Scale, *, many: bool) -> Callable[[R
     def place(rows: Rows) -> Float32:
         check_finite(rows.data)
         values = log_normalise_rows(rows) if scale == "counts" else rows.data.astype(np.float32, copy=False)
-        return table.place(rows, values)
+        return projection.placed(table.place(rows, values))
 
     return place
 
@@ -191,14 +208,14 @@ def _project_dense(matrix: Any, projection: Projection, scale: Scale, take: Take
             progress(block.shape[0])
 
 
-def _hand_over(placed: Float32, take: Take, progress: Progress | None) -> None:
+def _hand_over(found: Float32, take: Take, progress: Progress | None) -> None:
     """Hand what was found of all cells over in pieces."""
 
     def hand(start: int) -> int:
-        take(start, placed[start : start + CHUNK])
-        return len(placed[start : start + CHUNK])
+        take(start, found[start : start + CHUNK])
+        return len(found[start : start + CHUNK])
 
-    _in_threads(hand, range(0, len(placed), CHUNK), len(placed), progress)
+    _in_threads(hand, range(0, len(found), CHUNK), len(found), progress)
 
 
 def _in_threads(work: Callable[[Piece], int], pieces: Iterable[Piece], n_rows: int, progress: Progress | None) -> None:
@@ -237,7 +254,7 @@ def _project_block(block: Any, projection: Projection, scale: Scale) -> Float32:
 
 
 def _project_columns(matrix: Any, projection: Projection, scale: Scale) -> Float32:
-    """Accumulate over blocks of columns: a CSC matrix is read once (twice for counts) in storage order."""
+    """Products, accumulated over blocks of columns: a CSC matrix is read once (twice for counts) in storage order."""
     n_rows, n_columns = matrix.shape
     stored = matrix.group["indptr"] if isinstance(matrix, CSCDataset) else matrix.indptr
     pointers = np.asarray(stored[:], dtype=np.int64)
@@ -264,7 +281,7 @@ def _project_columns(matrix: Any, projection: Projection, scale: Scale) -> Float
             )
         part = replace(projection, linear=projection.linear[columns], squares=projection.squares[columns])
         products += part.products(block.astype(np.float32))
-    return projection.finish(products)
+    return products
 
 
 def _project_dask(matrix: Any, projection: Projection, scale: Scale) -> Float32:

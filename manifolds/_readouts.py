@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cards._card import Readout
+from ..cards._card import Card, Readout
 
 Array = NDArray[np.float32]
 
@@ -29,6 +29,22 @@ def readout_shapes(readout: Readout, d: int, n_classes: Mapping[str, int]) -> di
         n_inputs = readout.n_hidden
         shapes |= {f"{stem}.hidden.weights": (n_inputs, d), f"{stem}.hidden.bias": (n_inputs,)}
     return shapes | {f"{stem}.weights": (n_outputs, n_inputs), f"{stem}.bias": (n_outputs,)}
+
+
+def stage_readout(card: Card) -> Readout | None:
+    """The readout that tells the stages of the ruler, of all cells; the one with most classes if there are several."""
+    return _tells(card, {stage.id for stage in card.ruler.stages})
+
+
+def branch_readout(card: Card) -> Readout | None:
+    """The readout that tells the branches of the ruler, of all cells."""
+    return _tells(card, {stage.branch for stage in card.ruler.stages})
+
+
+def _tells(card: Card, names: set[str]) -> Readout | None:
+    """The readout of most classes, all of them among these names, that is about all cells."""
+    told = [r for r in card.extraction.readouts if r.classes and not r.stages and names.issuperset(r.classes)]
+    return max(told, key=lambda readout: len(readout.classes), default=None)
 
 
 def vector_of(readout: Readout) -> str:

@@ -10,17 +10,25 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ..cards._adaptor import AdaptorKind
-from ..cards._card import Citation, Combination, Licence, OperatorKind, Text
+from ..cards._card import Citation, Combination, OperatorKind
 from ..cards._errors import FormatError, NotFoundError
 from ..cards._evidence_plan import EvidencePlan
 from ..cards._frozen import Frozen
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
+from ..cards._text import Licence, Text
+from ._geodesic_settings import GeodesicSettings
+from ._heads import HeadSettings
+from ._labels_recipe import LabelsRecipe, TableLabels
 from ._let import LetSettings, Schedule
+from ._ruler_recipe import InteractionRecipe, RulerRecipe
 
 HEADLESS = ("distilled", "expression")
 """Kinds of operator that are not read head by head."""
 
-_ON_CELLS = {
+ON_CELLS = ("let-cell", "let-hybrid")
+"""Kinds of adaptor that are fitted on cells."""
+
+_OF_CELLS = {
     "learning_rate": 0.01,
     "epochs": 120,
     "batch_size": 896,
@@ -34,14 +42,17 @@ _ON_CELLS = {
     "patience": None,
     "validation": 0.1,
 }
-_ON_ANCHORS = ("learning_rate", "alpha", "n_steps", "schedule")
+_OF_ANCHORS = ("learning_rate", "alpha", "n_steps", "schedule")
+_GEODESIC = {"n_neighbours": GeodesicSettings().n_neighbours}
 ADAPTORS: dict[str, dict[str, Any]] = {
-    "let-anchor": {name: getattr(LetSettings(), name) for name in _ON_ANCHORS},
-    "let-cell": _ON_CELLS,
-    "let-hybrid": _ON_CELLS | {"topo": 0.03, "compact": 0.015},
+    "let-anchor": {name: getattr(LetSettings(), name) for name in _OF_ANCHORS},
+    "let-cell": _OF_CELLS,
+    "let-hybrid": _OF_CELLS | {"topo": 0.03, "compact": 0.015},
+    "isomap": _GEODESIC,
+    "geodesic-mds": _GEODESIC,
 }
 """Parameters of each kind of adaptor with their defaults, as published or chosen where they are explained:
-``LetSettings`` and ``extractors.adaptors.CellSettings``."""
+``LetSettings``, ``GeodesicSettings`` and ``extractors.adaptors.CellSettings``."""
 
 
 class PanelRecipe(Frozen):
@@ -88,7 +99,7 @@ class AdaptorRecipe(Frozen):
 
     kind: AdaptorKind = "let-anchor"
     n_components: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=0.02, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     alpha: float | None = Field(default=None, ge=0)
     n_steps: int | None = Field(default=None, ge=1)
     schedule: Schedule | None = None
@@ -101,6 +112,7 @@ class AdaptorRecipe(Frozen):
     topo: float | None = Field(default=None, gt=0)
     compact: float | None = Field(default=None, ge=0)
     n_neighbours: int | None = Field(default=None, ge=1)
+    """Of the graph of a geodesic head; of the local term of a head fitted on cells."""
     temperature: float | None = Field(default=None, gt=0)
     dtype: Literal["float32", "float64"] | None = None
     patience: int | None = Field(default=None, ge=1)
@@ -117,7 +129,8 @@ class AdaptorRecipe(Frozen):
         for name in named:
             owners = [other for other, parameters in ADAPTORS.items() if name in parameters]
             if owners and kind not in owners:
-                raise ValueError(f"{name} is a parameter of {' and '.join(owners)}, and the kind is {kind!r}")
+                several = f"{', '.join(owners[:-1])} and {owners[-1]}" if len(owners) > 1 else owners[0]
+                raise ValueError(f"{name} is a parameter of {several}, and the kind is {kind!r}")
         return ADAPTORS[kind] | named
 
     @model_validator(mode="after")
@@ -130,11 +143,14 @@ class AdaptorRecipe(Frozen):
         """The parameters of the kind, without ``n_components``."""
         return {name: getattr(self, name) for name in ADAPTORS[self.kind]}
 
-    def settings(self) -> LetSettings:
+    def settings(self) -> HeadSettings:
         """Settings of heads fitted on anchors, with which operators are screened whatever the kind.
 
-        They are those of the recipe for ``let-anchor``; the defaults for the other kinds, which have none.
+        They are those of the recipe for ``let-anchor`` and geodesic kinds; the defaults of ``let-anchor`` for kinds
+        fitted on cells, which have none.
         """
+        if self.kind == "isomap" or self.kind == "geodesic-mds":
+            return GeodesicSettings(kind=self.kind, n_components=self.n_components, **self.parameters())
         own = self.parameters() if self.kind == "let-anchor" else {}
         return LetSettings(n_components=self.n_components, **own)
 
@@ -144,6 +160,8 @@ class ChoiceRecipe(Frozen):
 
     operators: list[OperatorRecipe] = Field(default_factory=list)
     """Candidates; none leaves the operator to the recipe."""
+    adaptors: list[AdaptorRecipe] = Field(default_factory=list)
+    """Candidates fitted on anchors, each with parameters of its own; none leaves the kind of head to the recipe."""
     n_components: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     """Candidates; 3, 6 and 10 were published. None leaves the number to the recipe."""
     n_starts: int = Field(default=5, ge=1)
@@ -151,11 +169,17 @@ class ChoiceRecipe(Frozen):
 
     @model_validator(mode="after")
     def _something_to_choose(self) -> ChoiceRecipe:
-        for what, candidates in (("operators", tuple(self.operators)), ("n_components", tuple(self.n_components))):
+        for what in ("operators", "adaptors", "n_components"):
+            candidates = tuple(getattr(self, what))
             if len(candidates) == 1 or len(set(candidates)) < len(candidates):
                 raise ValueError(f"{what} must name different candidates, at least two")
-        if not self.operators and not self.n_components:
-            raise ValueError("there is nothing to choose among: name operators, n_components or both")
+        if not self.operators and not self.adaptors and not self.n_components:
+            raise ValueError("there is nothing to choose among: name operators, adaptors or n_components")
+        for adaptor in self.adaptors:
+            if adaptor.kind in ON_CELLS:
+                raise ValueError(f"candidates are scored by anchor heads, and an adaptor is {adaptor.kind!r}")
+            if "n_components" in adaptor.model_fields_set:
+                raise ValueError("n_components of adaptors is shared by all: name it beside them in [choice]")
         return self
 
 
@@ -211,9 +235,12 @@ class Recipe(Frozen):
     licence: Licence
     ruler_licence: Licence
     extractor: Text
-    ruler: Text | None = None
-    """Ruler that an installed package offers; null reads ``stages.tsv`` and ``edges.tsv`` beside the recipe."""
+    ruler: RulerRecipe | None = None
+    """Ruler that an installed package offers, by name, or how one is computed from a ligand-receptor resource; null
+    reads ``stages.tsv`` and ``edges.tsv`` beside the recipe."""
     seed: int = 0
+    labels: LabelsRecipe = TableLabels()
+    """What gives cells their stages; ``labels.tsv`` beside the recipe by default."""
     panel: PanelRecipe = PanelRecipe()
     operator: OperatorRecipe = OperatorRecipe()
     adaptor: AdaptorRecipe = AdaptorRecipe()
@@ -236,7 +263,10 @@ class Recipe(Frozen):
             raise ValueError("the operator is named in [operator] and open to choice in [choice]: drop one")
         if self.choice.n_components and "n_components" in self.adaptor.model_fields_set:
             raise ValueError("n_components is named in [adaptor] and open to choice in [choice]: drop one")
-        if self.adaptor.kind != "let-anchor":
+        alone = AdaptorRecipe(n_components=self.adaptor.n_components)
+        if self.choice.adaptors and (self.adaptor != alone or "kind" in self.adaptor.model_fields_set):
+            raise ValueError("the head is named in [adaptor] and open to choice in [choice]: drop one")
+        if self.adaptor.kind in ON_CELLS:
             raise ValueError(f"candidates are scored by anchor heads, and the adaptor is {self.adaptor.kind!r}")
         return self
 
@@ -247,6 +277,15 @@ class Recipe(Frozen):
             raise ValueError(f"readout tasks must differ, got {tasks}")
         if any(r.label == "depth" for r in self.readouts) and self.stage_task is None:
             raise ValueError("a readout of the depth is a mean over stages, so that stages must be read out too")
+        return self
+
+    @model_validator(mode="after")
+    def _depth_needs_a_root(self) -> Recipe:
+        depths = [readout.task for readout in self.readouts if readout.label == "depth"]
+        if depths and isinstance(self.ruler, InteractionRecipe):
+            raise ValueError(
+                f"the readout {depths[0]!r} is of the depth, and a ruler of interactions has no root to count it from"
+            )
         return self
 
     @property

@@ -16,6 +16,7 @@ from ._project import Progress, Projection, project_matrix
 from ._results import Results
 from ._scale import Scale, check_finite, decide_scale, stored_values, summarise
 from ._stored_rows import StoredRows
+from ._write_groups import column_to_group_by, write_groups
 from ._write_results import write_results
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def transform(
     layer: str | None = None,
     gene_column: str | None = None,
     scale: Scale | Literal["auto"] = "auto",
+    groupby: str | None = None,
     copy: bool = False,
     progress: Progress | None = None,
 ) -> ad.AnnData | None:
@@ -44,6 +46,7 @@ def transform(
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
     stem = key_added or manifold.name
     keys_for(stem)
+    column = column_to_group_by(manifold, target.obs, stem, groupby)
     alignment = match_genes(manifold, target, gene_column)
     coverage = check_coverage(alignment, manifold.tensors["projection"], floor=manifold.card.genes.coverage_floor)
     matrix = pick_matrix(target, layer)
@@ -54,6 +57,8 @@ def transform(
     results = Results(manifold, matrix.shape[0])
     project_matrix(matrix, projection, decided, results.put, progress)
     write_results(manifold, target, results, stem, coverage, alignment, decided)
+    if column is not None:
+        write_groups(manifold, target, stem, column)
     return target if copy else None
 
 

@@ -55,6 +55,7 @@ def transform_file(
     layer: str | None = None,
     gene_column: str | None = None,
     scale: Scale | Literal["auto"] = "auto",
+    groupby: str | None = None,
     progress: Progress | None = None,
 ) -> FileTransform:
     """Place the cells of an ``.h5ad`` file on a manifold and write a copy of the file with the result.
@@ -65,7 +66,7 @@ def transform_file(
         The manifold.
     source, target
         Input and output ``.h5ad``; the output appears only when it is whole.
-    key_added, layer, gene_column, scale
+    key_added, layer, gene_column, scale, groupby
         As ``Manifold.transform``.
     progress
         Called with the number of cells just done.
@@ -96,6 +97,7 @@ def transform_file(
             layer=layer,
             gene_column=gene_column,
             scale=scale,
+            groupby=groupby,
             progress=progress,
         )
         index = file["obs"].attrs["_index"]

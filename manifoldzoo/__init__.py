@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .registry._publish import publish as publish
     from .registry._verify import verify as verify
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __getattr__, _, _lazy = lazy_loader.attach(
     __name__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,10 +60,10 @@ def list_(
     rows = list_manifolds(pattern)
 
     def render(console: Console) -> None:
-        shown = table("name", "version", ">rung", ">size", "store", "source model", "title")
+        shown = table("name", "version", ">rung", ">size", "store", "ruler", "source model", "title")
         for row in rows:
             values = row["name"], row["version"], f"{row['rung']}/6", size(row["size_bytes"]), row["store"]
-            shown.add_row(*plain(*values, row["source_model"], row["title"]))
+            shown.add_row(*plain(*values, row["ruler"] or "", row["source_model"], row["title"]))
         console.print(shown)
 
     emit({"manifolds": rows}, render, as_json=json_)
@@ -131,6 +131,10 @@ def transform(
     layer: Annotated[str | None, typer.Option(help="Layer to read instead of X.")] = None,
     gene_column: Annotated[str | None, typer.Option(help="Column of var with symbols or Ensembl ids.")] = None,
     scale: Annotated[ScaleChoice, typer.Option(help="Scale of the values.")] = ScaleChoice.auto,
+    groupby: Annotated[
+        str | None,
+        typer.Option(help="Column of obs whose groups are told how far apart they are; stages where the ruler fits."),
+    ] = None,
     offline: Offline = False,
     json_: Json = False,
     debug: Debug = False,
@@ -156,6 +160,7 @@ def transform(
             layer=layer,
             gene_column=gene_column,
             scale=scale.value,
+            groupby=groupby,
             progress=count,
         )
     told = {
@@ -168,10 +173,25 @@ def transform(
         "obs": result.obs,
         "coverage": result.provenance["coverage"],
         "scale": result.provenance["scale"],
+        "groups": _groups(result.provenance),
         "seconds": round(time.perf_counter() - started, 3),
     }
     said = f"{result.n_cells} cells, coverage {told['coverage']:.3f}, {', '.join(result.obsm)} in {output}"
+    if told["groups"] is not None:
+        said += f"; distances between {len(told['groups']['names'])} groups by {told['groups']['by']}"
     emit(told, lambda console: console.print(said, markup=False), as_json=json_)
+
+
+def _groups(provenance: dict[str, Any]) -> dict[str, Any] | None:
+    """Groups and their distances as a document can hold them; ``None`` where none were told."""
+    if "groups" not in provenance:
+        return None
+    return {
+        "by": provenance["groupby"],
+        "names": provenance["groups"].tolist(),
+        "sizes": provenance["group_sizes"].tolist(),
+        "distances": provenance["group_distances"].tolist(),
+    }
 
 
 for command in (panel, extract, screen, validate, report, reproduce, publish):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from ._output import emit, message_console, plain, reporting, table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .cards._ruler_entry import Interaction
     from .extractors.screen._atlas import HeadAtlas
 
 
@@ -44,7 +45,10 @@ class KindChoice(StrEnum):
 def extract(
     recipe: RecipeName,
     output: Out,
-    cells: Cells,
+    cells: Annotated[
+        list[Path] | None,
+        typer.Option(help="Labelled cells, raw counts; once per file. Those of --panels by default."),
+    ] = None,
     checkpoint: Model = None,
     family: Family = None,
     name: Annotated[str | None, typer.Option(help="Name of the manifold; the recipe's by default.")] = None,
@@ -68,9 +72,7 @@ def extract(
     Interrupted, the same command goes on where it stopped, with the same result.
     """
     from .extractors._extract import extract as make
-    from .manifolds._figure import draw_anchors
-    from .manifolds.plots._save import save_axes
-    from .manifolds.plots._stage_graph import stage_graph
+    from .manifolds.plots._artifact_figures import draw_artifact
 
     with unfinished_work(output) as work, reporting(f"extract {recipe}") as progress:
         manifold = make(
@@ -90,13 +92,42 @@ def extract(
             progress=progress,
         )
         manifold.save(output)
-    draw_anchors(manifold, output / "figures" / "anchors.png")
-    save_axes(stage_graph(manifold), output / "figures" / "stages.png")
-    told = {"reference": f"{manifold.name}@{manifold.version}", "digest": manifold.digest, "folder": str(output)}
+    draw_artifact(manifold, output / "figures")
+    told: dict[str, Any] = {
+        "reference": f"{manifold.name}@{manifold.version}",
+        "digest": manifold.digest,
+        "folder": str(output),
+    }
+    interaction = manifold.card.ruler.interaction
+    if interaction is not None:
+        told["ruler"] = interaction.model_dump(mode="json")
     # a relative folder without ./ would be taken for a name or a Hub repository
     where = output if output.is_absolute() else f"./{output}"
     said = f"{told['reference']} in {output}; gates: `manifoldzoo validate {where}`"
-    emit(told, lambda console: console.print(said, markup=False), as_json=json_)
+
+    def render(console: Console) -> None:
+        if interaction is not None:
+            _print_coverage(console, interaction)
+        console.print(said, markup=False)
+
+    emit(told, render, as_json=json_)
+
+
+def _print_coverage(console: Console, interaction: Interaction) -> None:
+    """Tell what the files of a ruler measure of its resource, and how well it knows curated paths."""
+    where = f"{interaction.resource} {interaction.resource_version}".strip()
+    console.print(f"Ruler from {interaction.n_pairs} ligand-receptor pairs of {where}; genes measured:", markup=False)
+    shown = table("file", ">groups", f">ligands of {interaction.n_ligands}", f">receptors of {interaction.n_receptors}")
+    for file in interaction.files:
+        shown.add_row(*plain(file.name, file.n_groups, file.n_ligands, file.n_receptors))
+    console.print(shown)
+    known = interaction.curated
+    if known is not None and known.null_auroc:
+        nulls = f"paired nulls {min(known.null_auroc):.3f} to {max(known.null_auroc):.3f}"
+        unknown = f"{known.n_absent} not in the resource, {known.n_silent} not expressed"
+        console.print(
+            f"Curated paths: AUROC {known.auroc:.3f} ({nulls}); of {known.n_paths} paths {unknown}.", markup=False
+        )
 
 
 def screen(
@@ -111,6 +142,7 @@ def screen(
     seed: Seed = None,
     control: Destroyed = None,
     control_seed: ControlSeed = 0,
+    data: Data = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -131,6 +163,7 @@ def screen(
             seed=seed,
             control=None if control is None else control.value,
             control_seed=control_seed,
+            data=data,
             work=work,
             progress=progress,
         )

@@ -20,7 +20,7 @@ Model = Annotated[Path | None, typer.Option(help="Checkpoint folder; the bundled
 Family = Annotated[
     str | None, typer.Option(help="Family of the checkpoint; seen from its files by default.", show_default=False)
 ]
-Data = Annotated[Path | None, typer.Option(help="Folder of the files that the specification names.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the files that specification and ruler name.")]
 Seed = Annotated[int | None, typer.Option(help="Seed; the recipe's by default.")]
 ControlSeed = Annotated[int, typer.Option(help="Seed of the control.")]
 

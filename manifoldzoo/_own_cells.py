@@ -103,7 +103,9 @@ def show_own(console: Console, own: OwnPanelReport) -> None:
     if own.n_small_groups:
         small = f"{own.n_small_cells} cells in {own.n_small_groups} groups of fewer than {own.min_cells}: no anchor."
         console.print(small, markup=False)
-    for title, labels in (("Left out by your table", own.left_out), ("Labels without a stage", own.unmapped)):
+    scored = any(one.by == "gene scores" for one in own.mapped)
+    left_out = "Left out, for no gene program leads" if scored else "Left out by your table"
+    for title, labels in ((left_out, own.left_out), ("Labels without a stage", own.unmapped)):
         if labels:
             listed = ", ".join(f"{label} ({n})" for label, n in labels.items())
             console.print(f"{title}: {listed}.", markup=False)

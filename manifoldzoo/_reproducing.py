@@ -22,7 +22,10 @@ SHOWN = 12
 
 def reproduce(
     reference: Ref,
-    cells: Annotated[list[Path], typer.Option(help="Files of its extraction panel, in any order; once per file.")],
+    cells: Annotated[
+        list[Path] | None,
+        typer.Option(help="Files of its extraction panel, in any order, once per file; those of --panels by default."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="RECIPE", help="Its recipe; by default the bundled one of that name.")
     ] = None,

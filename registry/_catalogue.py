@@ -26,7 +26,7 @@ def list_manifolds(pattern: str = "*") -> list[dict[str, Any]]:
     Returns
     -------
     One mapping each, sorted by name and version: ``name``, ``version``, ``title``, ``rung`` (highest reached),
-    ``size_bytes``, ``source_model``, ``parent``, ``store``, ``digest``.
+    ``size_bytes``, ``source_model``, ``ruler`` (its kind), ``parent``, ``store``, ``digest``.
 
     Warns
     -----
@@ -55,12 +55,13 @@ def list_manifolds(pattern: str = "*") -> list[dict[str, Any]]:
                 "rung": rung,
                 "size_bytes": sum(entry.size for entry in manifest.files),
                 "source_model": card.source_model.name,
+                "ruler": card.ruler.kind,
                 "parent": card.parent,
                 "digest": manifest.digest,
             }
         else:
             entry = indexed[found.name, str(found.version)]
-            shown = {"rung", "size_bytes", "source_model", "parent", "digest"}
+            shown = {"rung", "size_bytes", "source_model", "ruler", "parent", "digest"}
             row |= {"title": entry.repo_id, **entry.model_dump(include=shown)}
         rows.append(row)
     return rows
@@ -78,8 +79,8 @@ def info(reference: str | Path, *, offline: bool | None = None) -> dict[str, Any
 
     Returns
     -------
-    ``reference``, ``store``, ``origin``, ``commit``, ``digest``, ``rung``, ``size_bytes``, ``files``,
-    ``index_age_days``, ``card`` and ``evidence`` (all runs bound to the digest).
+    ``reference``, ``store``, ``origin``, ``commit``, ``digest``, ``rung``, ``ruler`` (its kind), ``size_bytes``,
+    ``files``, ``index_age_days``, ``card`` and ``evidence`` (all runs bound to the digest).
 
     Raises
     ------
@@ -96,6 +97,7 @@ def info(reference: str | Path, *, offline: bool | None = None) -> dict[str, Any
         "commit": location.commit,
         "digest": manifest.digest,
         "rung": max((counted_rung(run) for run in evidence), default=0),
+        "ruler": card.ruler.kind,
         "size_bytes": sum(entry.size for entry in manifest.files),
         "files": [{"name": entry.name, "size": entry.size, "sha256": entry.sha256} for entry in manifest.files],
         "index_age_days": round(read_index().age_days, 2),

@@ -84,6 +84,7 @@ def _read_version(api: HfApi, repo_id: str, tag: str, commit: str) -> IndexEntry
         digest=manifest.digest,
         size_bytes=sum(file.size for file in manifest.files),
         source_model=card.source_model.name,
+        ruler=card.ruler.kind,
         rung=_rung_on_hub(api, repo_id, commit, manifest.digest),
         parent=card.parent,
     )

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from ..cards._errors import FormatError
 from ..cards._frozen import Frozen, Sha256
 from ..cards._names import NAME_PATTERN, VERSION_PATTERN
+from ..cards._ruler_entry import RulerKind
 from ._home import home
 
 OWNER = "manifoldzoo"
@@ -29,6 +30,8 @@ class IndexEntry(Frozen):
     digest: Sha256
     size_bytes: int
     source_model: str
+    ruler: RulerKind | None = None
+    """Null in an index that was refreshed by a version that knew one kind only."""
     rung: int
     parent: str | None = None
 

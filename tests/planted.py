@@ -18,7 +18,11 @@ from manifoldzoo.cards._card import parse_card
 from manifoldzoo.manifolds._digests import anchors_digest
 from manifoldzoo.manifolds._features import apply_operator, fold_projection
 from manifoldzoo.manifolds._genes import GeneTable
-from manifoldzoo.manifolds._let import LetSettings, fit_let
+from manifoldzoo.manifolds._geodesic import GeodesicHead
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
+from manifoldzoo.manifolds._heads import Head, HeadSettings, fit_head
+from manifoldzoo.manifolds._landmarks import stored_landmarks
+from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._let_many import feature_coordinates
 from manifoldzoo.manifolds._manifold import Manifold
 from manifoldzoo.manifolds._ruler import StageRuler
@@ -27,6 +31,7 @@ SITES = (0, 1, 3, 6, 10, 15)
 """No two arms equally far apart, so that none can change places unnoticed."""
 N_GENES, N_DONORS = 300, 8
 SETTINGS = LetSettings(n_components=6, n_steps=80)
+ISOMAP = GeodesicSettings(n_components=6, n_neighbours=10)
 
 
 RULER = caterpillar(SITES)
@@ -94,6 +99,7 @@ class Planted:
     shared: tuple[int, int] = (0, 0)
     n_untrained: int = 5
     latent_of: str = "the ruler"
+    settings: HeadSettings = SETTINGS
 
     def spoilt(self, **changes: Any) -> Planted:
         """The same with other parts."""
@@ -102,13 +108,13 @@ class Planted:
     def build(self) -> Manifold:
         """Fit the head and put everything together."""
         ruler, panel = self.ruler, self.panel
-        settings, d = SETTINGS, SETTINGS.n_components
+        settings, d = self.settings, self.settings.n_components
         features = apply_operator(panel.values, self.operator)
         rng = np.random.default_rng(5)
         goal = ruler.distances(panel.stage)
         if self.latent_of == "the batch":
             goal = 1.0 - (np.array(panel.donor)[:, None] == np.array(panel.donor)[None, :])
-        head = fit_let(features, goal, settings, rng=rng)
+        head = fit_head(features, goal, settings, rng=rng)
         weights = np.zeros_like(head.weights) if self.latent_of == "nothing" else head.weights
         parts = [np.asarray(a, dtype=np.float32) for a in (self.operator, weights, head.bias, head.mean, head.scale)]
         projection, offset = fold_projection(*parts)
@@ -122,18 +128,25 @@ class Planted:
             "panel.external.anchors": self.external.values,
             "panel.negative.anchors": self.negative.values,
         }
+        if isinstance(head, GeodesicHead):
+            found = head.landmarks
+            laid_out = {"landmarks": found.places, "geodesics": found.geodesics, "coordinates": found.coordinates}
+            tensors |= {f"head.{name}": part.astype(np.float32) for name, part in laid_out.items()}
         for seed in range(self.n_untrained):
             seen = feature_coordinates(apply_operator(panel.values, untrained_operator(seed)), scale_floor=0.1)
             tensors[f"comparator.random-init.{seed}"] = seen
-        given = panel.values[:4]
+        given, card = panel.values[:4], parse_card(self.document(head))
         latent = (given @ tensors["projection"] + tensors["offset"]).astype(np.float32)
+        landmarks = stored_landmarks(tensors, card.extraction.adaptor)
+        if landmarks is not None:
+            latent = landmarks.place(latent).astype(np.float32)
         logits = latent @ tensors["readout.branch.weights"].T
         proba = np.exp(logits - logits.max(axis=1, keepdims=True))
         proba /= proba.sum(axis=1, keepdims=True)
         vectors = {"input": given, "latent": latent, "proba.branch": proba.astype(np.float32)}
-        return Manifold.build(parse_card(self.document()), planted_genes(), tensors, vectors)
+        return Manifold.build(card, planted_genes(), tensors, vectors)
 
-    def document(self) -> dict[str, Any]:
+    def document(self, head: Head) -> dict[str, Any]:
         """The card."""
         plain = tiny_document()
         ruler = self.ruler
@@ -141,12 +154,7 @@ class Planted:
         edges = [{"child": e.child, "parent": e.parent, "source": e.source} for e in ruler.edges]
         extraction = plain["extraction"] | {
             "operator": plain["extraction"]["operator"] | {"numerical_rank": [N_GENES]},
-            "adaptor": plain["extraction"]["adaptor"]
-            | {
-                "n_components": SETTINGS.n_components,
-                "parameters": {name: getattr(SETTINGS, name) for name in ("alpha", "n_steps", "learning_rate")}
-                | {"scale_floor": SETTINGS.scale_floor, "schedule": SETTINGS.schedule},
-            },
+            "adaptor": plain["extraction"]["adaptor"] | self._adaptor(head),
         }
         beside = [
             {
@@ -170,6 +178,17 @@ class Planted:
             | {"name": ruler.name, "digest": ruler.digest, "root": ruler.root, "stages": stages, "edges": edges},
             genes=plain["genes"] | {"n": N_GENES, "n_ensembl": 0},
         )
+
+    def _adaptor(self, head: Head) -> dict[str, Any]:
+        """The head as the card describes it."""
+        settings = self.settings
+        told: dict[str, Any] = {"n_components": settings.n_components}
+        if isinstance(settings, GeodesicSettings) and isinstance(head, GeodesicHead):
+            reduced, landmarks = len(head.weights), len(head.landmarks.places)
+            told |= {"kind": settings.kind, "n_reduced": reduced, "n_landmarks": landmarks, "n_pieces": head.n_pieces}
+            return told | {"parameters": settings.parameters(), "beta": head.beta}
+        names = ("alpha", "n_steps", "learning_rate", "scale_floor", "schedule")
+        return told | {"parameters": {name: getattr(settings, name) for name in names}}
 
     def _manifest(self, panel: PlantedPanel, like: Mapping[str, Any]) -> dict[str, Any]:
         """A panel as the card describes it."""

@@ -12,8 +12,10 @@ from types import ModuleType
 import anndata as ad
 import numpy as np
 import pytest
+from interactions import GENES, talking_cells, write_tables
 from scipy.stats import spearmanr
 from small import write_small_cells, write_small_recipe
+from tiny_scgpt import write_tiny_scgpt
 
 from manifoldzoo.manifolds._recipe import recipe_folder
 from manifoldzoo.manifolds._ruler import read_stage_ruler
@@ -73,18 +75,26 @@ def test_every_head_is_scored_on_every_study_that_is_left_out(
     # the only study that is fitted to when the external one is placed is the other
     arguments = arguments.replace("Run4.h5ad", f"Run4.h5ad {small_studies}/others.h5ad")
     settings = f"--kinds token_qk --untrained 1 --starts 1 --cell-starts 1 --epochs 1 --json {told}"
+    settings += " --adaptors isomap:5 --components 6"
     monkeypatch.setattr(sys, "argv", ["leave_one_study_out.py", *arguments.split(), *settings.split()])
     module.main()
     printed = capsys.readouterr().out
     figures = json.loads(told.read_text(encoding="utf-8"))
     assert list(figures) == ["Run4", "others", "Run5"]
-    heads = ["anchor", "cell", "hybrid", "anchor, relabelled", "cell, relabelled"]
+    assert printed.startswith("Ruler, the same for every study: hematopoietic-stages ")
+    heads = ["anchor", "isomap, k = 5", "cell", "hybrid", "anchor, relabelled", "cell, relabelled"]
     for study in figures.values():
         rows = study["rows"]
         assert [row for row in rows if row.startswith("token_qk |")] == [f"token_qk | {head}" for head in heads]
         assert rows["PCA-10 | anchor"] != rows["PCA-10 | cell"]
         assert rows["token_qk | cell"] != rows["token_qk | cell, relabelled"]
         assert all(-1 <= row[key][0] <= 1 for row in rows.values() for key in ("anchors", "cells", "trust", "depth"))
+        assert rows["token_qk | isomap, k = 5"]["anchors"] != rows["token_qk | anchor"]["anchors"]
+        for size in (2, 6):
+            # the same components whatever the head
+            beside = [rows[f"token_qk | {head}"]["anchors"][0] for head in heads]
+            over = [rows[f"token_qk | {head}"][f"over PCA-{size}"][0] for head in heads]
+            assert np.ptp(np.subtract(beside, over)) < 1e-9
     # what is printed over studies is made of what was printed for each
     mean = np.mean([study["rows"]["token_qk | hybrid"]["cells"][0] for study in figures.values()])
     summary = printed.split("**Mean over 3 studies**")[1].split("\n\n")[1].splitlines()
@@ -94,8 +104,68 @@ def test_every_head_is_scored_on_every_study_that_is_left_out(
     assert "mono/macro" not in summary[0]
 
 
-def test_the_interval_over_studies_is_that_of_all_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_are_left_out_of_a_ruler_of_interactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = load(FOLDER / "leave_one_study_out.py", monkeypatch)
+    (write_tables(tmp_path / "recipe") / "recipe.toml").write_text(TALK)
+    for seed, study in enumerate(("one", "two")):
+        talking_cells(study, donors=["d1", "d2", "d3"], seed=seed).write_h5ad(tmp_path / f"{study}.h5ad")
+    write_tiny_scgpt(tmp_path / "model", genes=GENES)
+    where = f"--cells {tmp_path}/one.h5ad {tmp_path}/two.h5ad --recipe {tmp_path}/recipe --data {tmp_path}"
+    settings = f"--checkpoint {tmp_path}/model --kinds token_qk --untrained 0 --starts 2 --cell-starts 0 --components 2"
+    told = tmp_path / "told.json"
+    monkeypatch.setattr(sys, "argv", ["leave_one_study_out.py", *f"{where} {settings} --json {told}".split()])
+    module.main()
+    printed = capsys.readouterr().out
+    assert "talk 0.1.0, digest" in printed and "computed from pairs.csv and one.h5ad" in printed
+    for study in json.loads(told.read_text(encoding="utf-8")).values():
+        rows = study["rows"]
+        assert {name.split(" | ")[1] for name in rows} == {"anchor", "isomap, k = 3", "anchor, relabelled"}
+        # three nulls travel with the ruler, and the first two are fitted to
+        assert rows["token_qk | anchor"]["anchors"] != rows["token_qk | anchor, relabelled"]["anchors"]
+        for row in rows.values():
+            assert all(np.isfinite(row[key][0]) for key in ("anchors", "over PCA-2", "cells", "branch", "stage"))
+            assert np.isnan(row["depth"][0])
+
+
+TALK = """
+name = "talk"
+version = "0.1.0"
+title = "Talk"
+description = "For tests."
+licence = "MIT"
+ruler_licence = "CC0-1.0"
+extractor = "operator-let"
+coverage_floor = 0.3
+intended_use = "Tests."
+limits = ["Means nothing."]
+[ruler]
+kind = "interaction"
+resource = "pairs.csv"
+files = ["one.h5ad"]
+n_nulls = 3
+[panel]
+max_cells_per_stage = 12
+[operator]
+kind = "expression"
+[choice]
+n_components = [2, 3]
+adaptors = [{kind = "let-anchor"}, {kind = "isomap", n_neighbours = 3}]
+[[readouts]]
+task = "cell_type"
+[[readouts]]
+task = "broad_class"
+label = "branch"
+[[citations]]
+key = "none"
+text = "Nobody (2026)."
+"""
+
+
+def test_the_interval_over_studies_is_that_of_all_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    load(FOLDER / "leave_one_study_out.py", monkeypatch)
+    module = importlib.import_module("left_out.tables")
     # of two studies the four draws have the means 0, 1/2, 1/2, 1
     assert module.over_studies([0.0, 1.0, np.nan]) == pytest.approx((0.5, 0.0375, 0.9625))
     mean, low, high = module.over_studies([np.nan, 0.3])

@@ -15,12 +15,16 @@ from typing import get_args
 
 import anndata as ad
 import pytest
+from phases import phased_cells
 from small import write_small_cells, write_small_recipe
 
 from manifoldzoo.cards._adaptor import AdaptorKind
 from manifoldzoo.cards._card import Combination, ControlKind, OperatorKind
 from manifoldzoo.cards._evidence_plan import EvidencePlan
+from manifoldzoo.extractors import reference_checkpoint
+from manifoldzoo.manifolds._labels_recipe import GeneScores
 from manifoldzoo.manifolds._panel_spec import read_panel_set
+from manifoldzoo.manifolds._programs import read_programs
 from manifoldzoo.manifolds._recipe import (
     ADAPTORS,
     AdaptorRecipe,
@@ -199,6 +203,50 @@ def test_commands_of_the_page_on_gates_read_own_cells(tmp_path: Path) -> None:
         assert ("Early B cells" in own["unmapped"]) == ("--labels" not in command)
 
 
+@pytest.mark.slow
+def test_the_files_and_the_commands_of_the_page_on_new_manifolds_work(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "new_manifold.md").read_text(encoding="utf-8")
+    found = BLOCK.findall(page)
+    for language, code in found:
+        if language in ("tsv", "toml"):
+            path = tmp_path / code.partition("\n")[0].removeprefix("# ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(code, encoding="utf-8")
+    names = {path.name for path in (tmp_path / "phases").iterdir()}
+    assert names == {"stages.tsv", "edges.tsv", "programs.tsv", "recipe.toml"}
+    # cells in which the programs of the page are planted, with other genes that the bundled model knows
+    programs = read_programs(tmp_path / "phases" / "programs.tsv")
+    planted = [gene for program in programs for gene in program.genes]
+    known = json.loads((reference_checkpoint() / "vocab.json").read_text(encoding="utf-8"))
+    others = sorted(gene for gene in known if gene not in planted and gene[0] != "<")
+    for seed, name in enumerate(("cells", "other")):
+        cells = phased_cells(name, seed=seed, n_cells=150)
+        cells.var_names = [*planted, *others[: cells.n_vars - len(planted)]]
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    commands = [line for language, code in found if language == "sh" for line in code.splitlines()]
+    assert [line.split()[1] for line in commands] == ["extract", "validate", "validate"]
+    said = []
+    for command in commands:
+        # what is tried is the command: six rungs take minutes
+        command = command.replace("--through 6", "--through 2").replace("other.h5ad", "other.h5ad --through 2 --json")
+        arguments = [sys.executable, "-m", "manifoldzoo", *command.split()[1:]]
+        run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert run.returncode == 0, f"{command}: {run.stderr}"
+        said.append(run.stdout)
+    card = json.loads((tmp_path / "my-phases" / "card.json").read_text(encoding="utf-8"))
+    assert [program["name"] for program in card["scored_labels"]["programs"]] == [one.name for one in programs]
+    assert {one["by"] for one in json.loads(said[-1])["own_panel"]["mapped"]} == {"gene scores"}
+
+
+def test_the_page_on_new_manifolds_names_every_parameter_with_its_default() -> None:
+    page = (ROOT / "docs" / "new_manifold.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", page, re.M))
+    defaults = {name: field.default for name, field in GeneScores.model_fields.items()}
+    assert said.keys() == defaults.keys()
+    shown = {name: str(default).lower() for name, default in defaults.items() if name not in ("kind", "cell_types")}
+    assert {name: said[name].strip() for name in shown} == shown
+
+
 def test_the_bundled_specification_names_what_the_recipe_needs() -> None:
     panels = read_panel_set(ROOT / "manifolds" / "hematopoietic" / "panels.toml").panels
     assert [panel.role for panel in panels] == ["extraction", "external", "zero-shot", "negative"]
@@ -213,8 +261,10 @@ PAGES = [
             "gates",
             "heads",
             "leave_one_study_out",
+            "liana_comparison",
             "marrow_order",
             "models",
+            "new_manifold",
             "operators",
             "panels",
             "performance",

@@ -1,7 +1,8 @@
-"""Scoring every attention head by itself: a LET head on its features, held out and residualised."""
+"""Scoring every attention head by itself: an adaptor's head on its features, held out and residualised."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from ...cards._errors import BadInputError
-from ...gates.metrics import Pairs, angular_distances, shared_labels
-from ...manifolds._let import LetSettings, checked_distances
-from ...manifolds._let_many import feature_coordinates, fit_let_many
+from ...gates.metrics import Pairs, shared_labels
+from ...manifolds._geodesic import geodesic_latents
+from ...manifolds._geodesic_settings import GeodesicSettings
+from ...manifolds._heads import HeadSettings, latent_distances, least_rows, refit_starts
+from ...manifolds._let import checked_distances
+from ...manifolds._let_many import feature_coordinates
 
 Floats = NDArray[np.float64]
 HELD_OUT = 0.2
@@ -64,7 +68,7 @@ def score_heads(
     study: Sequence[str],
     donor: Sequence[str],
     tissue: Sequence[str],
-    settings: LetSettings,
+    settings: HeadSettings,
     n_splits: int,
     seed: int,
     progress: Callable[[int], None] | None = None,
@@ -82,7 +86,7 @@ def score_heads(
     study, donor, tissue
         Of each anchor; a donor is one within a study.
     settings
-        Of the heads fitted.
+        Of the heads fitted, of any kind that is fitted on anchors.
     n_splits
         Random splits of the anchors; the same for every head, at least 2.
     seed
@@ -97,7 +101,7 @@ def score_heads(
 
     Notes
     -----
-    For each split a head is fitted without a fifth of the anchors; compared are latent angle and ruler distance over
+    For each split a head is fitted without a fifth of the anchors; compared are latent and ruler distance over
     the pairs that touch one of them. Both are ranked, indicators of whether the two anchors share donor, study and
     tissue are regressed out of the ranks, and the residuals are correlated (a partial Spearman correlation), in
     float64. The paper ranks heads "by correlation after regressing out donor and tissue" (Kendiukhov,
@@ -111,29 +115,31 @@ def score_heads(
     if not len(study) == len(donor) == len(tissue) == n:
         raise BadInputError(f"study, donor and tissue must name {n} anchors each.")
     n_held = round(HELD_OUT * n)
-    if n_splits < 2 or n_held < 2 or n - n_held < 3:
-        raise BadInputError(f"{n} anchors and {n_splits} splits are too few, expected at least 8 and 2.")
+    least = least_rows(settings)
+    if n_splits < 2 or n_held < 2 or n - n_held < least:
+        said = f"expected at least {max(8, math.ceil(least / (1 - HELD_OUT)))} and 2"
+        raise BadInputError(f"{n} anchors and {n_splits} splits are too few, {said}.")
     shape = heads.shape[:2]
-    coordinates, usable = _coordinates(anchors, heads, settings.scale_floor)
+    coordinates, usable = _coordinates(anchors, heads, settings)
     shared = _indicators(study, donor, tissue)
     split_rng, sample_rng = np.random.default_rng(seed).spawn(2)
     residual, raw = (np.full((n_splits, len(usable)), np.nan) for _ in range(2))
     for split, rng in enumerate(split_rng.spawn(n_splits)):
         held = np.zeros(n, dtype=bool)
         held[rng.permutation(n)[:n_held]] = True
-        latents = fit_let_many(coordinates, target, settings, rng=rng, train=np.flatnonzero(~held))
+        latents = refit_starts(coordinates, target, settings, rngs=[rng], train=np.flatnonzero(~held))[:, 0]
         pairs = Pairs(*np.nonzero(np.triu(held[:, None] | held, 1)))
-        residual[split, usable], raw[split, usable] = _correlations(latents, target, pairs, shared)
+        residual[split, usable], raw[split, usable] = _correlations(latents, settings, target, pairs, shared)
         if progress is not None:
             progress(1)
     in_sample = np.full(len(usable), np.nan)
-    latents = fit_let_many(coordinates, target, settings, rng=sample_rng)
-    in_sample[usable], _ = _correlations(latents, target, Pairs(*np.triu_indices(n, 1)), shared)
+    latents = refit_starts(coordinates, target, settings, rngs=[sample_rng])[:, 0]
+    in_sample[usable], _ = _correlations(latents, settings, target, Pairs(*np.triu_indices(n, 1)), shared)
     return _summary(residual, raw, in_sample, usable, shape)
 
 
 def _coordinates(
-    anchors: NDArray[np.floating], heads: NDArray[np.floating], scale_floor: float
+    anchors: NDArray[np.floating], heads: NDArray[np.floating], settings: HeadSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Coordinates of the features of the heads that have any, and which heads those are, one head after another."""
     given = np.asarray(anchors, dtype=np.float32)
@@ -142,10 +148,15 @@ def _coordinates(
         for head in layer:
             features = given @ np.asarray(head, dtype=np.float32)
             try:
-                found.append(feature_coordinates(features, scale_floor=scale_floor))
-                usable.append(True)
+                made = feature_coordinates(features, scale_floor=settings.scale_floor)
+                if isinstance(settings, GeodesicSettings):
+                    # features of too few dimensions cannot be laid out
+                    geodesic_latents(made, settings, standardise=False)
             except BadInputError:
                 usable.append(False)
+                continue
+            found.append(made)
+            usable.append(True)
     if not found:
         raise BadInputError(f"None of the {len(usable)} heads has features that vary over the anchors.")
     return np.stack(found), np.array(usable)
@@ -156,7 +167,9 @@ def _indicators(study: Sequence[str], donor: Sequence[str], tissue: Sequence[str
     return shared_labels([f"{s}\t{d}" for s, d in zip(study, donor, strict=True)], study, tissue)
 
 
-def _correlations(latents: Floats, target: Floats, pairs: Pairs, shared: Floats) -> tuple[Floats, Floats]:
+def _correlations(
+    latents: Floats, settings: HeadSettings, target: Floats, pairs: Pairs, shared: Floats
+) -> tuple[Floats, Floats]:
     """Residualised and raw rank correlation of each set of latents with the ruler, ``(B,)`` each."""
     design = np.vstack([np.ones(len(pairs)), pairs.of(shared)]).T
     # indicators may agree on these pairs, so that only the span of them counts
@@ -168,7 +181,7 @@ def _correlations(latents: Floats, target: Floats, pairs: Pairs, shared: Floats)
     step = max(1, _N_PAIRS_OF_HEADS // max(len(pairs), len(target) ** 2))
     for first in range(0, len(latents), step):
         part = slice(first, first + step)
-        ranks = np.asarray(rankdata(pairs.of(angular_distances(latents[part])), axis=-1))
+        ranks = np.asarray(rankdata(pairs.of(latent_distances(latents[part], settings)), axis=-1))
         raw[part] = _cosine(ranks - ranks.mean(axis=1, keepdims=True), ruler_raw)
         residual[part] = _cosine(ranks - (ranks @ basis) @ basis.T, ruler_residual)
     return residual, raw

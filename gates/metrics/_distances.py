@@ -9,39 +9,11 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from ...cards._errors import BadInputError
+from ...manifolds._latent_distances import angular_distances as angular_distances
 
 Floats = NDArray[np.float64]
 Metric = Literal["euclidean", "angular"]
 """Distances between rows: Euclidean, or the angle between two as seen from the origin."""
-
-
-def angular_distances(latents: NDArray[np.floating]) -> Floats:
-    """Compute the angles between latents, in radians.
-
-    Parameters
-    ----------
-    latents
-        Shape (n, d), or (B, n, d) for several sets of latents.
-
-    Returns
-    -------
-    float64, shape (n, n) or (B, n, n), with an exactly zero diagonal.
-
-    Raises
-    ------
-    BadInputError
-        If a latent is zero or not finite, so that it has no direction.
-    """
-    z = np.asarray(latents, dtype=np.float64)
-    norm = np.linalg.norm(z, axis=-1, keepdims=True)
-    if not np.isfinite(norm).all() or (norm == 0).any():
-        bad = int((~np.isfinite(norm) | (norm == 0)).sum())
-        raise BadInputError(f"{bad} latents are zero or not finite, expected directions.")
-    unit = z / norm
-    angles = np.arccos(np.clip(unit @ np.swapaxes(unit, -1, -2), -1.0, 1.0))
-    index = np.arange(z.shape[-2])
-    angles[..., index, index] = 0.0
-    return np.asarray(angles)
 
 
 def euclidean_distances(rows: NDArray[np.floating]) -> Floats:

@@ -131,13 +131,49 @@ def pca_margin(
             f"{len(features)} rows of features, {n} of the latent and a ruler of shape {ruler.shape} do not match."
         )
     directions, size = _spectrum(features)
-    rank = int((size > _RANK_TOLERANCE * size[0]).sum())
-    if not 1 <= d <= rank:
-        raise BadInputError(f"d is {d}, expected 1 to {rank}, the rank of the features.")
+    check_components(d, size)
     chosen = all_pairs(n) if pairs is None else pairs
     components = euclidean_distances(directions[:, :d] * size[:d])
     own = statistic(distances_between(latent, latent_metric), ruler, chosen)
     return float(own - statistic(components, ruler, chosen))
+
+
+def principal_coordinates(features: NDArray[np.floating], others: NDArray[np.floating], *, d: int) -> Floats:
+    """Place other rows by the first principal components of some.
+
+    Parameters
+    ----------
+    features
+        What the components are those of, shape (n, p); centred and not scaled.
+    others
+        Rows to place, shape (m, p); centred by the mean of the former.
+    d
+        Principal components, at most the rank of the centred features.
+
+    Returns
+    -------
+    Shape (m, d), as ``sklearn.decomposition.PCA(d).fit(features).transform(others)`` up to signs.
+
+    Raises
+    ------
+    BadInputError
+        If shapes disagree, values are not finite, or the features have fewer than ``d`` components.
+    """
+    seen, new = np.asarray(features, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    if new.ndim != 2 or seen.shape[1:] != new.shape[1:] or not np.isfinite(new).all():
+        raise BadInputError(f"others have shape {new.shape}, expected finite rows as those of {seen.shape}.")
+    directions, size = _spectrum(seen)
+    check_components(d, size)
+    mean = seen.mean(axis=0)
+    axes = directions[:, :d].T @ (seen - mean) / size[:d, None]
+    return np.asarray((new - mean) @ axes.T)
+
+
+def check_components(d: int, size: Floats) -> None:
+    """Raise ``BadInputError`` where there are not so many principal components, given all singular values."""
+    rank = int((size > _RANK_TOLERANCE * size[0]).sum())
+    if not 1 <= d <= rank:
+        raise BadInputError(f"d is {d}, expected 1 to {rank}, the rank of the features.")
 
 
 def _spectrum(points: NDArray[np.floating]) -> tuple[Floats, Floats]:

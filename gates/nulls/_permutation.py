@@ -12,10 +12,17 @@ from scipy.special import gammaln
 
 from ...cards._errors import BadInputError
 from ...cards._evidence import NullSummary, Record, judge
-from ...manifolds._let import LetSettings, RowFit, RowSpace, checked_distances, fit_in_row_space, row_space
-from ..metrics import Pairs, all_pairs, angular_distances, distance_spearman
+from ...manifolds._heads import HeadSettings, latent_distances
+from ...manifolds._let import checked_distances
+from ..metrics import all_pairs, distance_spearman
+from ..refits._refits import reads_ruler, refits_on, refitted_or_not
 from ..refits._refitted import TARGETS_AT_ONCE, RefittedStatistic
 
+FIXED_WARNING = "a head that is not refitted reaches the smallest p even for noise; shown for comparison only"
+FIXED_WITHOUT_RULER = (
+    "this head does not read the labels, so that neither test fits anything to them; here it places anchors that it "
+    "was laid out from, there anchors held out; shown for comparison only"
+)
 _FLOAT_DIGITS = 300
 _LOG_ROUNDING = 1e-9
 
@@ -31,11 +38,14 @@ class PermutationResult:
     p_value
         ``(1 + number of null >= observed) / (1 + n_permutations)``; a null value that is not a number counts as larger.
     fixed_observed, fixed_null, fixed_p_value
-        The same with one head fitted to the observed labels and never refitted, over all pairs: a warning only.
+        The same with one head fitted on all anchors, to the observed labels where it reads any, and never refitted,
+        over all pairs: a warning only.
     log10_arrangements
         Decimal logarithm of the number of distinct arrangements of the labels within blocks.
     n_splits
         Splits averaged, the same ones for observed and null.
+    reads_ruler
+        Whether the head is fitted to the ruler, and so had to be refitted under every exchange.
     """
 
     observed: float
@@ -46,6 +56,7 @@ class PermutationResult:
     fixed_p_value: float
     log10_arrangements: float
     n_splits: int
+    reads_ruler: bool = True
 
 
 def block_labels(*labels: Sequence[str]) -> NDArray[np.intp]:
@@ -84,7 +95,7 @@ def permutation_test(
     distances: NDArray[np.floating],
     stage: Sequence[str],
     blocks: NDArray[np.integer],
-    settings: LetSettings,
+    settings: HeadSettings,
     *,
     rng: np.random.Generator,
     n_permutations: int = 1000,
@@ -122,6 +133,12 @@ def permutation_test(
     ------
     BadInputError
         If lengths disagree, fewer than one permutation or split is asked for, or the panel is too small to split.
+
+    Notes
+    -----
+    A head that does not read the ruler is its own refit under every exchange: its places of the held-out anchors are
+    fitted once and held against all of them, a Mantel test within blocks, to which the labels that were observed are
+    one arrangement among all.
     """
     x = np.asarray(features, dtype=np.float64)
     n = len(x)
@@ -133,8 +150,8 @@ def permutation_test(
     split_rng, fixed_rng, observed_rng = rng.spawn(3)
     statistic = RefittedStatistic(x, settings, rng=split_rng, n_splits=n_splits, fraction=fraction)
     observed = float(statistic.of(target[None], [observed_rng])[0])
-    fixed_space = row_space(x, settings, rng=fixed_rng.spawn(1)[0])
-    fixed = _FixedHead(fit_in_row_space(fixed_space, target[None], settings, rngs=fixed_rng.spawn(1)), fixed_space)
+    fixed_latents = refits_on(x, settings, rng=fixed_rng.spawn(1)[0]).latents(target[None], fixed_rng.spawn(1))
+    fixed, pairs = latent_distances(fixed_latents[0], settings), all_pairs(n)
     null, fixed_null = np.empty(n_permutations), np.empty(n_permutations)
     for first in range(0, n_permutations, batch_size):
         children = rng.spawn(min(batch_size, n_permutations - first))
@@ -142,10 +159,10 @@ def permutation_test(
         permuted = target[orders[:, :, None], orders[:, None, :]]
         part = slice(first, first + len(children))
         null[part] = statistic.of(permuted, children)
-        fixed_null[part] = fixed.against(permuted)
+        fixed_null[part] = distance_spearman(fixed, permuted, pairs)
         if progress is not None:
             progress(first + len(children))
-    fixed_observed = float(fixed.against(target[None])[0])
+    fixed_observed = float(distance_spearman(fixed, target, pairs))
     return PermutationResult(
         observed,
         null,
@@ -155,6 +172,7 @@ def permutation_test(
         p_value(fixed_observed, fixed_null),
         log10_arrangements(stage, np.asarray(blocks)),
         n_splits,
+        reads_ruler(settings),
     )
 
 
@@ -202,7 +220,8 @@ def permutation_records(
         "n_splits": result.n_splits,
         "log10_arrangements": result.log10_arrangements,
     }
-    summary = null_summary(f"{kind}, head refitted", result.null, result.log10_arrangements)
+    exchanged = f"{kind}, {refitted_or_not(reads=result.reads_ruler)}"
+    summary = null_summary(exchanged, result.null, result.log10_arrangements)
     reason = why_undecidable(result.log10_arrangements, result.null.size, threshold)
     if reason:
         main = Record(gate=gate, status="cannot decide", reason=reason, n=n, seed=seed, null=summary, details=details)
@@ -219,7 +238,7 @@ def permutation_records(
         decides=False,
         details={
             "observed": result.fixed_observed if np.isfinite(result.fixed_observed) else None,
-            "warning": "a head that is not refitted reaches the smallest p even for noise; shown for comparison only",
+            "warning": FIXED_WARNING if result.reads_ruler else FIXED_WITHOUT_RULER,
         },
     )
     return [main, fixed]
@@ -242,15 +261,3 @@ def null_summary(kind: str, null: NDArray[np.floating], log10_count: float | Non
         quantiles={str(level): float(value) for level, value in zip(levels, np.quantile(values, levels), strict=True)},
         n_arrangements=None if log10_count is None else 10 ** min(log10_count, float(_FLOAT_DIGITS)),
     )
-
-
-class _FixedHead:
-    """A head that stays as it is while the labels move."""
-
-    def __init__(self, fit: RowFit, space: RowSpace) -> None:
-        self.pairs: Pairs = all_pairs(len(space.rows))
-        self.angles = angular_distances(fit.latents(space.rows)[0])
-
-    def against(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Correlate the fixed angles with each target matrix, shape (B,)."""
-        return distance_spearman(self.angles, targets, self.pairs)

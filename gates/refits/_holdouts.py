@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from ...cards._errors import BadInputError
 from ...cards._evidence import Record, judge
-from ...manifolds._let import LetSettings, checked_distances, fit_in_row_space, row_space
-from ..metrics import Pairs, angular_distances, distance_spearman
+from ...manifolds._heads import HeadSettings, latent_distances
+from ...manifolds._let import checked_distances
+from ..metrics import Pairs, distance_spearman
+from ._refits import least_training, n_distinct_starts, refits_from_starts
 
 MIN_FOLDS = 2
 """Fewer usable folds than this cannot decide; our choice."""
 MIN_COVERED = 0.5
 """Usable folds must hold out at least this part of the anchors of all folds; our choice."""
-MIN_TRAINING = 10
-"""Fewer training anchors than this leave a fold unusable; our choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def refit_holdouts(
     features: NDArray[np.floating],
     distances: NDArray[np.floating],
     folds: Sequence[Fold],
-    settings: LetSettings,
+    settings: HeadSettings,
     *,
     rng: np.random.Generator,
     n_starts: int = 20,
@@ -157,7 +157,7 @@ def refit_holdouts(
         One child per fold, used or not.
     n_starts
         Head starts per fold; their scores are averaged, as one start alone moves a score by 0.01 to 0.04. 20 is
-        our choice.
+        our choice. Of a head that draws nothing all starts are one, and the result says 1.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def refit_holdouts(
 
     Notes
     -----
-    The gate statistic is the Spearman correlation of latent angle and ruler distance over all pairs that touch a
+    The gate statistic is the Spearman correlation of latent and ruler distance over all pairs that touch a
     held-out anchor (our choice: pairs among few held-out anchors alone are too noisy, and the paper does not say).
     """
     x = np.asarray(features, dtype=np.float64)
@@ -176,14 +176,14 @@ def refit_holdouts(
     scores: list[FoldScore] = []
     skipped: list[tuple[str, str]] = []
     for fold, child in zip(folds, rng.spawn(len(folds)), strict=True):
-        reason = _unusable(target, fold.held_out)
+        reason = unusable_fold(target, fold.held_out, least_training(settings))
         if reason:
             skipped.append((fold.name, reason))
             continue
         scores.append(_score(x, target, fold, settings, child, n_starts))
     offered = sum(fold.held_out.size for fold in folds)
     used = sum(score.n_held_out for score in scores)
-    return HoldoutResult(tuple(scores), tuple(skipped), used / max(1, offered), n_starts)
+    return HoldoutResult(tuple(scores), tuple(skipped), used / max(1, offered), n_distinct_starts(settings, n_starts))
 
 
 def holdout_record(gate: str, result: HoldoutResult, threshold: float, *, seed: int) -> Record:
@@ -211,7 +211,7 @@ def holdout_record(gate: str, result: HoldoutResult, threshold: float, *, seed: 
     return judge(gate, result.touching, ">=", threshold, n=held_out, seed=seed, details=details, parts=parts)
 
 
-def _unusable(target: NDArray[np.float64], held_out: NDArray[np.intp]) -> str:
+def unusable_fold(target: NDArray[np.float64], held_out: NDArray[np.intp], least: int) -> str:
     """Say why a fold cannot be scored; empty when it can."""
     n = len(target)
     train = np.setdiff1d(np.arange(n), held_out)
@@ -219,8 +219,8 @@ def _unusable(target: NDArray[np.float64], held_out: NDArray[np.intp]) -> str:
     values = within.of(target)
     if not values.size or np.ptp(values) == 0:
         return f"the {values.size} pairs among {held_out.size} held-out anchors have no variance in distance"
-    if train.size < MIN_TRAINING:
-        return f"{train.size} anchors left to train on, expected at least {MIN_TRAINING}"
+    if train.size < least:
+        return f"{train.size} anchors left to train on, expected at least {least}"
     if not target[np.ix_(train, train)].any():
         return "the anchors left to train on have no distance between them"
     return ""
@@ -230,25 +230,23 @@ def _score(
     x: NDArray[np.float64],
     target: NDArray[np.float64],
     fold: Fold,
-    settings: LetSettings,
+    settings: HeadSettings,
     rng: np.random.Generator,
     n_starts: int,
 ) -> FoldScore:
     """Fit the starts of one fold and score its pairs."""
     n = len(x)
     train = np.setdiff1d(np.arange(n), fold.held_out)
-    space = row_space(x, settings, rng=rng.spawn(1)[0], train=train)
-    targets = np.broadcast_to(target, (n_starts, n, n))
-    fit = fit_in_row_space(space, targets, settings, rngs=rng.spawn(n_starts))
-    angles = angular_distances(fit.latents(space.rows))
+    latents = refits_from_starts(x, target, settings, rng=rng, n_starts=n_starts, train=train)
+    distances = latent_distances(latents, settings)
     within, across = holdout_pairs(n, fold.held_out)
-    touching = distance_spearman(angles, target, touching_pairs(n, fold.held_out))
+    touching = distance_spearman(distances, target, touching_pairs(n, fold.held_out))
     return FoldScore(
         fold.name,
         int(fold.held_out.size),
         float(touching.mean()),
-        float(distance_spearman(angles, target, within).mean()),
-        float(distance_spearman(angles, target, across).mean()),
+        float(distance_spearman(distances, target, within).mean()),
+        float(distance_spearman(distances, target, across).mean()),
         float(touching.std()),
     )
 

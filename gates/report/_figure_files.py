@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...cards._evidence import EvidenceRun
 from ...manifolds.plots._save import save_axes
+from ._figure_axes import axes_and_programs, axes_in_words, has_programs
 from ._figure_controls import controls, controls_in_words, has_controls
 from ._figure_gates import gates, gates_in_words
 from ._figure_holdouts import has_parts, holdouts, holdouts_in_words
@@ -54,13 +55,17 @@ def figures_of(run: EvidenceRun) -> list[RunFigure]:
         found.append(RunFigure("holdouts", "Holdouts, part by part", holdouts_in_words(run), lambda: holdouts(run)))
     if 0 < sum(record.null is not None for record in records) <= MOST_ROWS:
         found.append(RunFigure("null", "Nulls and what was observed", null_in_words(run), lambda: null(run)))
+    if has_programs(run):
+        found.append(
+            RunFigure("axes", "What the axes stand for", axes_in_words(run), lambda: axes_and_programs(run)[0])
+        )
     if has_controls(run) and len(records) <= MOST_ROWS:
         found.append(RunFigure("controls", "Against its controls", controls_in_words(run), lambda: controls(run)[0]))
     return found
 
 
 def draw_run(run: EvidenceRun, folder: Path) -> list[Path]:
-    """Draw what a run shows to ``gates.png``, ``holdouts.png``, ``null.png`` and ``controls.png``.
+    """Draw what a run shows to ``gates.png``, ``holdouts.png``, ``null.png``, ``axes.png`` and ``controls.png``.
 
     Each takes the place of that of an earlier run.
 

@@ -145,9 +145,14 @@ def _held_out(run: EvidenceRun) -> list[Row]:
         for row in rows_of(run)
         if row[0] != 6
         and row[1].direction not in ("<", "<=")
-        and (row[1].parts or row[1].details.get("skipped") or "holdout" in row[1].gate)
+        and (_has_scores(row[1]) or row[1].details.get("skipped") or "holdout" in row[1].gate)
     ]
     return rows if any(record.parts for _, record in rows) else []
+
+
+def _has_scores(record: Record) -> bool:
+    """Whether parts are scores of one statistic; records that describe have parts of other kinds, and no threshold."""
+    return bool(record.parts) and record.direction is not None
 
 
 def _block(row: Row) -> Iterator[Line]:

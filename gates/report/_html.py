@@ -13,9 +13,12 @@ from ...cards._card import Card
 from ...cards._errors import BadInputError, MissingExtraError, NotFoundError
 from ...cards._evidence import RUNG_CLAIMS, RUNG_NAMES, EvidenceRun, rung_reached
 from ...manifolds._files import write_bytes
+from ._axis_table import axis_table
 from ._figure_files import MOST_ROWS, RunFigure, figures_of
+from ._html_axes import axes_section
+from ._html_beside import geometry_table, paired_null_of, paired_null_table
 from ._html_own_cells import own_cells
-from ._html_records import facts, ladder, number, open_questions, records_of_rung, registered_tests
+from ._html_records import AXES, BESIDE, facts, ladder, number, open_questions, records_of_rung, registered_tests
 from ._markup import Html, element, together
 from ._page_style import STYLE
 from ._statuses import rows_of
@@ -31,6 +34,8 @@ _SECTIONS = {
     "what": "What was validated",
     "open": "What is open, and why",
     "figures": "Figures",
+    AXES: "What the axes stand for",
+    BESIDE: "Beside the gates",
     "records": "Every record",
     "registered": "Registered tests",
     "own": "Cells of the user's own",
@@ -117,6 +122,11 @@ def render_report(run: EvidenceRun, *, card: Card | None = None, figures: bool =
         "records": _records(run),
         "registered": registered_tests(run),
     }
+    axes, geometry, paired = axis_table(run), geometry_table(run), paired_null_of(run)
+    if axes is not None:
+        bodies[AXES] = axes_section(axes)
+    if geometry or paired is not None:
+        bodies[BESIDE] = together(geometry, "" if paired is None else paired_null_table(paired))
     if run.own_panel is not None:
         bodies["own"] = own_cells(run.own_panel)
     sections = {key: title for key, title in _SECTIONS.items() if key in bodies}

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ...cards._evidence import RUNG_CLAIMS, RUNG_NAMES, EvidenceRun, NullSummary, Record, RungResult, Status
+from .._informing import CLASS_SEPARATION, PAIRED_NULL, PROGRAM_LOADINGS
 from ._figure_holdouts import skipped_parts
 from ._markup import Html, element, together
 from ._statuses import rows_of
 
 SIGNS: dict[Status, str] = {"pass": "\u25cf", "fail": "\u2715", "cannot decide": "\u25c6", "not run": "\u2013"}
 """A second mark beside the colour of a status."""
+AXES, BESIDE = "axes", "beside"
+"""Sections of their own, for records of so many numbers that only a table can be read."""
+_IN_TABLES = {(3, CLASS_SEPARATION): AXES, (3, PROGRAM_LOADINGS): AXES, (4, PAIRED_NULL): BESIDE}
 
 
 def ladder(run: EvidenceRun) -> Html:
@@ -70,7 +74,8 @@ def records_of_rung(result: RungResult) -> Html:
     """Every record of a rung: statistic, threshold and status, and below them all the rest that it holds."""
     head = _head(("check", "statistic", "needed", "status and reason"), (None, "number", "number", None))
     caption = element("caption", f"Records of rung {result.rung}, {result.name}: {RUNG_CLAIMS[result.rung]}.")
-    return element("table", caption, head, *map(_record, result.records), class_="records", role="table")
+    rows = (_record(record, result.rung) for record in result.records)
+    return element("table", caption, head, *rows, class_="records", role="table")
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
@@ -93,7 +98,7 @@ def number(value: float) -> Html:
     return element("data", f"{value:.4g}", value=repr(float(value)))
 
 
-def _record(record: Record) -> Html:
+def _record(record: Record, rung: int) -> Html:
     """Two rows of the table: what was decided, and from what."""
     statistic = Html("") if record.statistic is None else number(record.statistic)
     needed = "" if record.threshold is None else f"{_sign(record.direction)} {record.threshold:g}"
@@ -108,22 +113,26 @@ def _record(record: Record) -> Html:
             _cell(_status(record.status), said, beside),
         )
     ]
-    more = list(_more(record))
+    more = list(_more(record, rung))
     if more:
         rows.append(_row(_cell(facts(more, short=True), colspan="4"), class_="more"))
     return element("tbody", *rows, role="rowgroup")
 
 
-def _more(record: Record) -> Iterable[tuple[str, str]]:
+def _more(record: Record, rung: int) -> Iterable[tuple[str, str]]:
     """All that a record holds besides its decision."""
     if record.n is not None:
         yield "n", f"{record.n:,}"
     if record.seed is not None:
         yield "seed", str(record.seed)
-    for name, detail in record.details.items():
-        if detail is not None and detail != "":
-            yield name, _detail(detail)
-    if record.parts:
+    elsewhere = (rung, record.gate) in _IN_TABLES
+    for name, value in record.details.items():
+        # names of one of many, such as an axis, are of more than one word
+        if value is not None and value != "" and not (elsewhere and " " in name):
+            yield name, detail(value)
+    if elsewhere:
+        yield "parts", element("a", "in tables above", href=f"#{_IN_TABLES[rung, record.gate]}")
+    elif record.parts:
         yield "parts", together(*_joined(together(name, " ", number(value)) for name, value in record.parts.items()))
     if record.null is not None:
         yield "null", _null(record.null)
@@ -151,7 +160,7 @@ def _joined(parts: Iterable[Html], between: str = ", ") -> list[Html]:
     return joined
 
 
-def _detail(value: object) -> str:
+def detail(value: object) -> str:
     """One detail of a record."""
     if isinstance(value, bool):
         return "yes" if value else "no"

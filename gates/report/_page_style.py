@@ -26,6 +26,7 @@ thead th { color: var(--soft); font-weight: 600; border-top: 0; }
 tbody th { font-weight: 600; }
 .more > * { border-top: 0; padding-top: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal; }
+.wide { overflow-x: auto; } .wide td { white-space: nowrap; overflow-wrap: normal; }
 .whole { white-space: nowrap; overflow-wrap: normal; }
 .status { white-space: nowrap; font-weight: 600; overflow-wrap: normal; }
 .pass { color: var(--pass); } .fail { color: var(--fail); }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...manifolds._let import LetSettings
+from ...manifolds._heads import HeadSettings
 from .._gate_data import GateData
 from ..refits._holdouts import Fold, HoldoutResult, group_folds, random_folds, refit_holdouts
 
@@ -39,9 +39,19 @@ class Floors:
         return bool(scored) and all(self.scores[name].touching >= FLOORS[name] for name in scored)
 
 
+def floor_folds(data: GateData, *, rng: np.random.Generator, n_repeats: int) -> dict[str, list[Fold]]:
+    """Parts that the floors hold out: random ones, each study (donor where there is one study), and each branch."""
+    groups = data.study if len(set(data.study)) > 1 else data.donor_ids
+    return {
+        "random": random_folds(len(data.features), rng=rng, n_repeats=n_repeats),
+        "study": group_folds(groups),
+        "branch": group_folds(data.branch),
+    }
+
+
 def held_out_floors(
     data: GateData,
-    settings: LetSettings,
+    settings: HeadSettings,
     *,
     rng: np.random.Generator,
     distances: NDArray[np.floating] | None = None,
@@ -65,12 +75,7 @@ def held_out_floors(
     """
     target = data.distances if distances is None else distances
     split_rng, *rngs = rng.spawn(4)
-    groups = data.study if len(set(data.study)) > 1 else data.donor_ids
-    folds: dict[str, list[Fold]] = {
-        "random": random_folds(len(data.features), rng=split_rng, n_repeats=n_repeats),
-        "study": group_folds(groups),
-        "branch": group_folds(data.branch),
-    }
+    folds = floor_folds(data, rng=split_rng, n_repeats=n_repeats)
     return Floors(
         {
             name: refit_holdouts(data.features, target, parts, settings, rng=child, n_starts=n_starts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from ...cards._card import Card
 from ...cards._errors import ZooError
@@ -11,20 +12,23 @@ from ...cards._evidence import Direction, Record, RungResult, conclude, judge
 from ...manifolds._digests import anchors_digest
 from ...manifolds._features import fold_projection
 from ...manifolds._format import read_verified
+from ...manifolds._landmarks import Landmarks
 from ...manifolds._manifold import Manifold, encode
 from ...manifolds._readouts import vector_of
 
 FOLD_TOLERANCE = 1e-3
 
 
-def gates_of(_card: Card) -> list[tuple[str, Direction | None, float | None]]:
+def gates_of(card: Card) -> list[tuple[str, Direction | None, float | None]]:
     """Gate, direction and threshold of every check of rung 1; without the latter two for checks without a number."""
-    return [
+    gates: list[tuple[str, Direction | None, float | None]] = [
         ("digests", None, None),
         ("panel_digest", None, None),
         ("ruler_digest", None, None),
         ("projection_is_the_fold", "<=", FOLD_TOLERANCE),
     ]
+    by_landmarks = card.extraction.adaptor.n_landmarks is not None
+    return [*gates, ("landmarks_are_anchors", "<=", FOLD_TOLERANCE)] if by_landmarks else gates
 
 
 def outputs_of(card: Card) -> list[tuple[str, Direction, float]]:
@@ -38,9 +42,12 @@ def valid(manifold: Manifold) -> RungResult:
 
     Schema, shapes and finiteness are enforced when a manifold is made; what is checked here is that the bytes on
     disk still hold, that the card's digests of panel and ruler are those of the panel and ruler it carries, and
-    that the folded projection is the fold of operator and adaptor.
+    that the folded projection is the fold of operator and adaptor; of a geodesic head also that every landmark is an
+    anchor of the panel.
     """
-    return conclude(1, [_digests(manifold), _panel(manifold), _ruler(manifold), _fold(manifold)])
+    records = [_digests(manifold), _panel(manifold), _ruler(manifold), _fold(manifold)]
+    landmarks = manifold.landmarks
+    return conclude(1, records if landmarks is None else [*records, _landmarks(manifold, landmarks)])
 
 
 def reproduces(manifold: Manifold) -> RungResult:
@@ -110,6 +117,15 @@ def _fold(manifold: Manifold) -> Record:
     moved = float(np.abs(manifold.tensors["offset"] - offset).max())
     off = max(off, moved / max(size, float(np.abs(offset).max())))
     return judge("projection_is_the_fold", off, "<=", FOLD_TOLERANCE)
+
+
+def _landmarks(manifold: Manifold, landmarks: Landmarks) -> Record:
+    """Every landmark lies where an anchor of the panel is projected to."""
+    tensors = {name: manifold.tensors[name].astype(np.float64) for name in ("panel.anchors", "projection", "offset")}
+    projected = tensors["panel.anchors"] @ tensors["projection"] + tensors["offset"]
+    off = cdist(landmarks.places, projected).min(axis=1).max()
+    size = max(float(np.linalg.norm(projected, axis=1).max()), 1e-12)
+    return judge("landmarks_are_anchors", float(off) / size, "<=", FOLD_TOLERANCE, n=len(landmarks.places))
 
 
 def _deviation(got: NDArray[np.floating], expected: NDArray[np.floating], rtol: float, atol: float) -> float:

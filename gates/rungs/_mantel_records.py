@@ -9,16 +9,21 @@ from numpy.typing import NDArray
 
 from ...cards._errors import BadInputError
 from ...cards._evidence import Record, judge
+from ...manifolds._heads import HeadSettings
 from .._gate_data import GateData
-from ..metrics import angular_distances
 from ..nulls._mantel import MantelResult, mantel, partial_mantel
 from ..nulls._permutation import null_summary
+from ..refits._refits import distances_under, reads_ruler
 
 WARNING = (
     "the head was fitted to these labels and is not refitted under permutation, so that it reaches a small p even for "
     "noise; shown for comparison only"
 )
-_KIND = "latent angles permuted within study x donor x tissue, head not refitted"
+WITHOUT_RULER = (
+    "the head does not read the ruler, so that nothing was fitted to these labels; its places of the anchors that it "
+    "was laid out from are held against them, where the deciding test takes places of anchors held out"
+)
+_KIND = "latent {} permuted within study x donor x tissue, head not refitted"
 
 
 def mantel_records(
@@ -26,10 +31,11 @@ def mantel_records(
     latent: NDArray[np.floating],
     *,
     seed: int,
+    settings: HeadSettings | None = None,
     threshold: float = 0.001,
     n_permutations: int = 9999,
 ) -> list[Record]:
-    """Hold the angles of the shipped head against the ruler, with and without what study, donor and tissue explain.
+    """Hold the distances of the shipped head against the ruler, with and without what study, donor and tissue explain.
 
     Parameters
     ----------
@@ -39,6 +45,8 @@ def mantel_records(
         Coordinates of its anchors under the shipped head, shape (n, d).
     seed
         Each test gets its own child of this seed.
+    settings
+        As of ``geometry_records``.
     threshold
         On p, that of the refitted test.
     n_permutations
@@ -60,23 +68,25 @@ def mantel_records(
     permutations, so that it makes no difference which matrix is permuted, see ``partial_mantel``.
     """
     simple_rng, partial_rng = np.random.default_rng(seed).spawn(2)
-    angles = angular_distances(np.asarray(latent, dtype=np.float64))
+    apart = distances_under(np.asarray(latent, dtype=np.float64), settings)
+    fitted = settings is None or reads_ruler(settings)
+    told = (_KIND.format("angles" if fitted else "distances"), WARNING if fitted else WITHOUT_RULER)
     ruler, blocks, held = np.asarray(data.distances), data.blocks, _apart(data)
 
     def simple() -> MantelResult:
-        return mantel(angles, ruler, blocks=blocks, method="spearman", n_permutations=n_permutations, rng=simple_rng)
+        return mantel(apart, ruler, blocks=blocks, method="spearman", n_permutations=n_permutations, rng=simple_rng)
 
     def partial() -> MantelResult:
         z = list(held.values())
         if not z:
             raise BadInputError("Study, donor and tissue are alike, or all different, for every pair of anchors.")
         return partial_mantel(
-            angles, ruler, z, blocks=blocks, method="spearman", n_permutations=n_permutations, rng=partial_rng
+            apart, ruler, z, blocks=blocks, method="spearman", n_permutations=n_permutations, rng=partial_rng
         )
 
     return [
-        _record("mantel", simple, threshold, seed, len(angles), {}),
-        _record("partial_mantel", partial, threshold, seed, len(angles), {"held_fixed": ", ".join(held)}),
+        _record("mantel", simple, threshold, seed, len(apart), {}, told),
+        _record("partial_mantel", partial, threshold, seed, len(apart), {"held_fixed": ", ".join(held)}, told),
     ]
 
 
@@ -99,18 +109,20 @@ def _record(
     seed: int,
     n: int,
     details: dict[str, float | int | str | bool | None],
+    told: tuple[str, str],
 ) -> Record:
-    """Make the record of a test that decides nothing."""
+    """Make the record of a test that decides nothing; told is what its null exchanges, and the warning."""
     try:
         result = test()
     except BadInputError as error:
         return _open(gate, str(error), seed, n, details)
-    summary = null_summary(_KIND, result.null, result.log10_arrangements)
+    kind, warning = told
+    summary = null_summary(kind, result.null, result.log10_arrangements)
     shown = {
         "observed": result.statistic,
         "log10_arrangements": result.log10_arrangements,
         **details,
-        "warning": WARNING,
+        "warning": warning,
     }
     reason = result.undecidable(threshold)
     if reason:

@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cards._card import Card
+from ...cards._errors import BadInputError
 from ...cards._evidence import Record, RungResult, conclude, judge, not_run, undecided
 from ...cards._evidence_plan import EvidencePlan
-from ...manifolds._let import LetSettings
-from ...manifolds._let_many import feature_coordinates, fit_let_starts
+from ...manifolds._heads import HeadSettings, latent_distances, refit_starts
+from ...manifolds._let_many import feature_coordinates
 from .._gate_data import GateData
 from .._inference import PairedComparison, benjamini_hochberg, compare_paired
 from .._named_child import named_child
 from ..controls._comparators import SCALE_FLOOR, Comparator, label_lookup
-from ..metrics import Pairs, angular_distances, distance_spearman
+from ..metrics import Pairs, distance_spearman
 from ..refits._holdouts import Fold, group_folds, holdout_pairs, random_folds, touching_pairs
+from ..refits._refits import least_training, n_distinct_starts, reads_ruler
 
 Q_THRESHOLD = 0.05
 N_STARTS = 20
@@ -27,7 +29,6 @@ MIN_UNTRAINED = 5
 MIN_FOLDS = 8
 """Fewer donors than this are replaced by random splits; our choice."""
 N_RANDOM_FOLDS = 20
-_LEAST_TRAINED_ON = 10
 _BATCH = 20
 
 
@@ -39,7 +40,7 @@ def gates_of(card: Card) -> list[tuple[str, str, float]]:
     card
         Of the manifold. Where it has no untrained models, or its head cannot be refitted, there are none.
     """
-    if card.extraction.adaptor.kind != "let-anchor" or not card.untrained:
+    if not card.extraction.adaptor.fitted_on_anchors or not card.untrained:
         return []
     names = [*(card.evidence or EvidencePlan()).comparisons, *(other.control for other in card.untrained)]
     return [(gate, "<", Q_THRESHOLD) for gate in dict.fromkeys(map(_gate, names))]
@@ -48,7 +49,7 @@ def gates_of(card: Card) -> list[tuple[str, str, float]]:
 def model_derived(
     data: GateData,
     others: Sequence[Comparator],
-    settings: LetSettings,
+    settings: HeadSettings,
     *,
     seed: int,
     n_starts: int = N_STARTS,
@@ -67,7 +68,7 @@ def model_derived(
     seed
         Of starts and bootstrap.
     n_starts
-        Starts averaged for each fit.
+        Starts averaged for each fit; of a head that draws nothing all are one.
     progress
         Called with 1 after every comparator.
 
@@ -78,58 +79,68 @@ def model_derived(
     pair; see ``compare_paired`` for test and interval. Benjamini-Hochberg over all comparisons, those that could not be
     made included. Random fifths overlap, so their p is too small. Two verdicts: over untrained weights, and over
     expression; the rung needs all comparators. Beside them stands what the labels alone reach, see ``label_lookup``.
+    A comparator whose features a geodesic head cannot lay out, for want of dimensions, leaves its comparison open.
     """
     families = {other.family for other in others}
     if not {"untrained", "expression"} <= families:
         return not_run(6, "the artifact carries no untrained models to compare with")
     # the last child draws the starts where branches are held out
     fit_rng, fold_rng, boot_rng, branch_rng = np.random.default_rng(seed).spawn(4)
-    folds, kind = _folds(data, fold_rng)
+    least, n_starts = least_training(settings), n_distinct_starts(settings, n_starts)
+    folds, kind = _folds(data, fold_rng, least)
     if len(folds) < MIN_FOLDS:
         reason = f"{len(folds)} parts can be held out, expected {MIN_FOLDS}"
         return conclude(6, [undecided(_gate(other.name), reason) for other in others])
     own = feature_coordinates(data.features, scale_floor=SCALE_FLOOR)[None]
     seeds = fit_rng.integers(2**31, size=(len(folds), n_starts))
     mine = _held_out(own, data, folds, settings, seeds)[0, 0]
-    found = []
+    found: list[PairedComparison | str] = []
     for other in others:
-        theirs = _held_out(other.coordinates, data, folds, settings, seeds)[0]
-        found.append(compare_paired(mine, theirs, rng=named_child(boot_rng, other.name)))
+        why = _too_few(other)
+        try:
+            theirs = _held_out(other.coordinates, data, folds, settings, seeds)[0]
+            found.append(why or compare_paired(mine, theirs, rng=named_child(boot_rng, other.name)))
+        except BadInputError as error:
+            found.append(why or error.message)
         if progress is not None:
             progress(1)
-    few = [_too_few(other) for other in others]
-    qs = benjamini_hochberg([1.0 if why else one.p for why, one in zip(few, found, strict=True)])
+    qs = benjamini_hochberg([1.0 if isinstance(one, str) else one.p for one in found])
     names = [fold.name for fold in folds]
     records = [
-        undecided(_gate(other.name), why) if why else _record(other, one, q, names, kind, n_starts, seed)
-        for other, why, one, q in zip(others, few, found, qs, strict=True)
+        undecided(_gate(other.name), one)
+        if isinstance(one, str)
+        else _record(other, one, q, names, kind, n_starts, seed)
+        for other, one, q in zip(others, found, qs, strict=True)
     ]
-    lookup = _label_lookup(data, own, mine, folds, kind, settings, seeds, branch_rng)
+    try:
+        lookup = _label_lookup(data, own, mine, folds, kind, settings, seeds, branch_rng)
+    except BadInputError as error:
+        lookup = undecided("label_lookup", error.message).model_copy(update={"decides": False})
     return conclude(6, [*records, *_verdicts(others, records), lookup])
 
 
-def _folds(data: GateData, rng: np.random.Generator) -> tuple[list[Fold], str]:
+def _folds(data: GateData, rng: np.random.Generator, least: int) -> tuple[list[Fold], str]:
     """Parts to hold out that have varying distances to the rest, and what they are."""
-    donors = [fold for fold in group_folds(data.donor_ids) if _scores(data, fold)]
+    donors = [fold for fold in group_folds(data.donor_ids) if _scores(data, fold, least)]
     if len(donors) >= MIN_FOLDS:
         return donors, "donor"
     drawn = random_folds(len(data.features), rng=rng, n_repeats=N_RANDOM_FOLDS)
-    return [fold for fold in drawn if _scores(data, fold)], "random fifth"
+    return [fold for fold in drawn if _scores(data, fold, least)], "random fifth"
 
 
-def _scores(data: GateData, fold: Fold) -> bool:
+def _scores(data: GateData, fold: Fold, least: int) -> bool:
     """Whether enough is left to fit, and distances of the held-out anchors vary."""
     n = len(data.features)
     pairs = touching_pairs(n, fold.held_out)
     varies = bool(np.ptp(pairs.of(np.asarray(data.distances))) > 0)
-    return varies and n - fold.held_out.size >= _LEAST_TRAINED_ON
+    return varies and n - fold.held_out.size >= least
 
 
 def _held_out(
     coordinates: NDArray[np.float32],
     data: GateData,
     folds: Sequence[Fold],
-    settings: LetSettings,
+    settings: HeadSettings,
     seeds: NDArray[np.integer],
     kinds: Sequence[Callable[[int, NDArray[np.intp]], Pairs]] = (touching_pairs,),
 ) -> NDArray[np.float64]:
@@ -140,10 +151,10 @@ def _held_out(
         train, pairs = np.setdiff1d(np.arange(n), fold.held_out), [kind(n, fold.held_out) for kind in kinds]
         # the same starts for all that is compared
         rngs = [np.random.default_rng(start) for start in seeds[f]]
-        latents = fit_let_starts(coordinates, target, settings, rngs=rngs, train=train, batch_size=_BATCH)
+        latents = refit_starts(coordinates, target, settings, rngs=rngs, train=train, batch_size=_BATCH)
         for number, placed in enumerate(latents):
-            angles = angular_distances(placed)
-            scores[:, number, f] = [distance_spearman(angles, target, chosen).mean() for chosen in pairs]
+            apart = latent_distances(placed, settings)
+            scores[:, number, f] = [distance_spearman(apart, target, chosen).mean() for chosen in pairs]
     return scores
 
 
@@ -192,24 +203,31 @@ def _label_lookup(
     mine: NDArray[np.float64],
     folds: Sequence[Fold],
     kind: str,
-    settings: LetSettings,
+    settings: HeadSettings,
     seeds: NDArray[np.integer],
     rng: np.random.Generator,
 ) -> Record:
     """What knowing the labels reaches, where donors are held out and where branches are; it decides nothing.
 
     Stages that no head has seen fall on one place, which is right of pairs within a held-out branch; what is shown of
-    pairs across says what is known of where the branch lies.
+    pairs across says what is known of where the branch lies. A head that does not read the ruler has no places to look
+    up: of labels it would know which are the same, and nothing else.
     """
-    looked_up = label_lookup(data.stage)[None]
-    branches = [fold for fold in group_folds(data.branch) if _scores(data, fold)]
+    branches = [fold for fold in group_folds(data.branch) if _scores(data, fold, least_training(settings))]
     starts = rng.integers(2**31, size=(len(branches), seeds.shape[1]))
-    by_part = _held_out(looked_up, data, folds, settings, seeds)[0, 0]
-    both = np.concatenate([own, looked_up])
-    (own_branch, by_branch), across = _held_out(both, data, branches, settings, starts, (touching_pairs, _across))
+    kinds = (touching_pairs, _across)
+    if reads_ruler(settings):
+        looked_up = label_lookup(data.stage)[None]
+        by_part = _held_out(looked_up, data, folds, settings, seeds)[0, 0]
+        both = np.concatenate([own, looked_up])
+        (own_branch, by_branch), across = _held_out(both, data, branches, settings, starts, kinds)
+    else:
+        own_branch, own_across = _held_out(own, data, branches, settings, starts, kinds)[:, 0]
+        by_part, by_branch = _same_label(data, folds), _same_label(data, branches)
+        across = np.stack([own_across, np.full(len(branches), np.nan)])
     details: dict[str, float | int | str | bool | None] = {
         "own": float(mine.mean()),
-        "other": float(by_part.mean()),
+        "other": _mean(by_part),
         "held_out": kind,
         "own_branch": _mean(own_branch),
         "other_branch": _mean(by_branch),
@@ -230,8 +248,16 @@ def _label_lookup(
         decides=False,
         n=len(folds),
         details=details,
-        parts={name: float(value) for name, value in parts.items()},
+        parts={name: float(value) for name, value in parts.items() if np.isfinite(value)},
     )
+
+
+def _same_label(data: GateData, folds: Sequence[Fold]) -> NDArray[np.float64]:
+    """Held-out Spearman of whether two anchors are of different stages, for each part."""
+    stage, target = np.asarray(data.stage, dtype=str), np.asarray(data.distances, dtype=np.float64)
+    differ = (stage[:, None] != stage[None, :]).astype(np.float64)
+    pairs = [touching_pairs(len(stage), fold.held_out) for fold in folds]
+    return np.array([distance_spearman(differ, target, chosen) for chosen in pairs], dtype=np.float64)
 
 
 def _across(n: int, held_out: NDArray[np.intp]) -> Pairs:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ...cards._card import Card
+from ...cards._errors import ZooError
 from ...cards._own_panel import OwnPanelReport, PanelNeed
 from ...manifolds._cell_ids import CellIds
 from ...manifolds._manifold import Manifold
+from .._artifact_data import head_settings
 from .._gate_data import GateData
 from ..nulls._permutation import log10_arrangements
 from ..refits._holdouts import MIN_FOLDS
@@ -49,7 +51,7 @@ def own_needs(manifold: Manifold, report: OwnPanelReport, data: GateData | None,
                 _need(rung, "the rung itself", _ARTIFACT_ALONE[rung], f"{got}; your panel is not asked", enough=None)
             )
         if rung == 3:
-            needs += _refitted(card, report, data)
+            needs += _refitted(card, report, data, _fewest(manifold))
         if rung == 5:
             there = CellIds.read(manifold.tensors) is not None
             ids = "it holds them" if there else "it holds none"
@@ -58,9 +60,18 @@ def own_needs(manifold: Manifold, report: OwnPanelReport, data: GateData | None,
     return needs
 
 
-def _refitted(card: Card, report: OwnPanelReport, data: GateData | None) -> list[PanelNeed]:
+def _fewest(manifold: Manifold) -> int:
+    """Fewest anchors that the head of a manifold is refitted on without a fifth of them."""
+    try:
+        return fewest(head_settings(manifold))
+    except ZooError:
+        # the gates say that it cannot be refitted
+        return fewest()
+
+
+def _refitted(card: Card, report: OwnPanelReport, data: GateData | None, few: int) -> list[PanelNeed]:
     """Needs of the gates that are refitted on the user's panel."""
-    few, n = fewest(), report.n_anchors
+    n = report.n_anchors
     checks = [
         _counted(3, PREFIX + "trustworthiness", 2 * NEIGHBOURS + 1, n, "anchor"),
         _counted(3, PREFIX + "random_holdout", few, n, "anchor"),
@@ -69,7 +80,7 @@ def _refitted(card: Card, report: OwnPanelReport, data: GateData | None) -> list
         _counted(3, PREFIX + "study_holdout", MIN_FOLDS, report.n_studies, "study"),
         _arranged(3, PREFIX + "blocked_permutation", data),
     ]
-    if card.extraction.adaptor.kind != "let-anchor":
+    if not card.extraction.adaptor.fitted_on_anchors:
         return [check.model_copy(update={"got": CANNOT_REFIT, "enough": False}) for check in checks]
     return checks
 
@@ -78,7 +89,7 @@ def _transferred(card: Card, report: OwnPanelReport, data: GateData | None) -> l
     """Needs of the gates of the head as it is."""
     n, stages = report.n_anchors, report.n_stages
     branch = _counted(5, "own_branch_holdout", MIN_FOLDS, report.n_branches, "branch")
-    if card.extraction.adaptor.kind != "let-anchor":
+    if not card.extraction.adaptor.fitted_on_anchors:
         branch = branch.model_copy(update={"got": CANNOT_REFIT, "enough": False})
     return [
         _need(

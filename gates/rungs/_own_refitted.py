@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 
+from ...cards._errors import BadInputError
 from ...cards._evidence import Record, undecided
-from ...manifolds._let import LetSettings
+from ...manifolds._heads import HeadSettings
 from .._gate_data import GateData
-from ..refits._holdouts import MIN_TRAINING
+from ..refits._refits import MIN_TRAINING, least_training
 from ..refits._refitted import CANNOT_REFIT
 from ._published import published_gates
 
@@ -19,14 +21,15 @@ HELD_OUT = 0.2
 """Part of the anchors that a random holdout takes away."""
 
 
-def can_refit(n: int) -> bool:
-    """Whether a random holdout of a fifth leaves enough of ``n`` anchors to fit a head on."""
-    return n - max(1, round(HELD_OUT * n)) >= MIN_TRAINING
+def fewest(settings: HeadSettings | None = None) -> int:
+    """Fewest anchors of which a random holdout of a fifth leaves enough to fit a head on."""
+    least = MIN_TRAINING if settings is None else least_training(settings)
+    return next(n for n in count(1) if n - max(1, round(HELD_OUT * n)) >= least)
 
 
 def own_refitted(
     data: GateData | None,
-    settings: LetSettings | None,
+    settings: HeadSettings | None,
     *,
     n_anchors: int,
     seed: int,
@@ -54,20 +57,20 @@ def own_refitted(
     """
     if settings is None:
         return _informing([undecided(gate, CANNOT_REFIT, status="not run") for gate in REFITTED])
-    if data is None or not can_refit(n_anchors) or not np.ptp(np.asarray(data.distances)):
-        said = f"{n_anchors} anchors of your panel, expected at least {fewest()} of two stages or more"
+    least = fewest(settings)
+    if data is None or n_anchors < least or not np.ptp(np.asarray(data.distances)):
+        said = f"{n_anchors} anchors of your panel, expected at least {least} of two stages or more"
         return _informing([undecided(gate, said) for gate in REFITTED])
-    result = published_gates(
-        data, settings, seed=seed, n_permutations=n_permutations, n_starts=n_starts, progress=progress
-    )
+    try:
+        result = published_gates(
+            data, settings, seed=seed, n_permutations=n_permutations, n_starts=n_starts, progress=progress
+        )
+    except BadInputError as error:
+        # such as anchors whose paths have too few dimensions
+        return _informing([undecided(gate, error.message) for gate in REFITTED])
     # there is no shipped head to judge here, and copies are looked for on rung 5
     kept = [record for record in result.records if record.gate not in ("shipped_head", "no_copied_anchors")]
     return _informing(kept)
-
-
-def fewest() -> int:
-    """Fewest anchors that heads can be refitted on without a fifth of them."""
-    return next(n for n in range(1, 1000) if can_refit(n))
 
 
 def _informing(records: list[Record]) -> list[Record]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...cards._adaptor import GEODESIC_KINDS
 from ...cards._card import Card
 from ...cards._evidence import Direction, Record, RungResult, conclude, judge, undecided
-from ...manifolds._let import LetSettings, fit_in_row_space, row_space
+from ...cards._programs import GeneProgram
+from ...manifolds._heads import HeadSettings, latent_distances
 from .._gate_data import GateData
-from ..metrics import angular_distances, continuity, euclidean_distances, trustworthiness
+from .._named_child import named_child
+from ..metrics import continuity, euclidean_distances, trustworthiness
 from ..nulls._permutation import log10_arrangements, permutation_records, permutation_test, why_undecidable
 from ..refits._holdouts import group_folds, holdout_record, random_folds, refit_holdouts
+from ..refits._refits import reads_ruler, refits_from_starts
+from ._axes import axis_records
 from ._copied import copied_record
 from ._geometry import geometry_records
 from ._mantel_records import mantel_records
-from ._shipped import SHORTFALL, shipped_record
+from ._shipped import REPEATED, SHORTFALL, shipped_record
+from ._stability import GATE as STABILITY
+from ._stability import stability_record
 
 TRUSTWORTHINESS = 0.80
 HOLDOUT = 0.20
@@ -26,11 +33,11 @@ NEIGHBOURS = 10
 _SHOWN_NEIGHBOURS = (5, 10, 15, 20)
 
 
-def gates_of(_card: Card) -> list[tuple[str, Direction, float]]:
+def gates_of(card: Card) -> list[tuple[str, Direction, float]]:
     """Gate, direction and threshold of every test that rung 3 decides by."""
     return [
         ("no_copied_anchors", "<=", 0.0),
-        ("shipped_head", "<=", SHORTFALL),
+        ("shipped_head", "<=", REPEATED if card.extraction.adaptor.kind in GEODESIC_KINDS else SHORTFALL),
         ("trustworthiness", ">=", TRUSTWORTHINESS),
         ("random_holdout", ">=", HOLDOUT),
         ("donor_holdout", ">=", HOLDOUT),
@@ -41,7 +48,7 @@ def gates_of(_card: Card) -> list[tuple[str, Direction, float]]:
 
 def published_gates(
     data: GateData,
-    settings: LetSettings,
+    settings: HeadSettings,
     *,
     seed: int,
     latent: NDArray[np.floating] | None = None,
@@ -49,6 +56,8 @@ def published_gates(
     neighbours: int = NEIGHBOURS,
     n_repeats: int = 10,
     n_starts: int = 20,
+    genes: Sequence[str] | None = None,
+    programs: Sequence[GeneProgram] = (),
     progress: Callable[[int], None] | None = None,
 ) -> RungResult:
     """Run rung 3: the shipped head, trustworthiness, three refitted holdouts and the refitted blocked permutation.
@@ -73,6 +82,9 @@ def published_gates(
         fewer than ``2 k + 1`` anchors the gate cannot decide: a smaller ``k`` would be a laxer gate.
     n_repeats, n_starts
         Random holdouts, and head starts averaged per fold and for trustworthiness.
+    genes, programs
+        Symbols of the columns of expression and gene programs, for the records that describe the axes of the shipped
+        head; without genes, or without a head, these are not made.
     progress
         Called with the number of permutations done so far.
 
@@ -80,21 +92,24 @@ def published_gates(
     -----
     Thresholds as published: trustworthiness >= 0.80, random, donor and branch holdout >= 0.20, p <= 0.001. The space of
     trustworthiness is not published: Euclidean distance of the features as the operator gives them, so that it does not
-    hang on our standardisation, against the latent angle of heads fitted on all anchors, averaged over starts (our
-    choice). Continuity, trustworthiness against expression and the study holdout are shown beside and do not decide.
+    hang on our standardisation, against the latent distance of heads fitted on all anchors, averaged over starts (our
+    choice). Continuity, trustworthiness against expression, the study holdout and the stability over subsamples are
+    shown beside and do not decide.
     Two gates are ours: no anchor may be a copy of another, which a holdout would leak through, and the shipped head has
     to be one that the procedure gives, as all other gates judge refitted heads.
     """
     root = np.random.default_rng(seed)
     head_rng, random_rng, donor_rng, branch_rng, study_rng, permutation_rng = root.spawn(6)
     n = len(data.features)
-    angles = _refitted_angles(data, settings, n_starts, head_rng)
+    target = np.asarray(data.distances)
+    refitted = refits_from_starts(data.features, target, settings, rng=head_rng, n_starts=n_starts)
+    distances = latent_distances(refitted, settings)
     records = [
         copied_record("no_copied_anchors", data.expression),
         undecided("shipped_head", "no head was given", status="not run")
         if latent is None
-        else shipped_record(data, latent, angles, seed=seed),
-        *neighbourhood_records(data, angles, neighbours, seed),
+        else shipped_record(data, latent, distances, seed=seed, settings=settings),
+        *neighbourhood_records(data, distances, neighbours, seed),
     ]
     split_rng, fit_rng = random_rng.spawn(2)
     holdouts = (
@@ -109,32 +124,24 @@ def published_gates(
         records.append(record.model_copy(update={"decides": False}) if gate == "study_holdout" else record)
     records += _permutation_records(data, settings, n_permutations, permutation_rng, seed, progress)
     if latent is not None:
-        records += geometry_records(data, latent, seed=seed)
-        if np.linalg.norm(latent, axis=1).all():
-            records += mantel_records(data, latent, seed=seed)
+        records += geometry_records(data, latent, seed=seed, settings=settings)
+        if not reads_ruler(settings) or np.linalg.norm(latent, axis=1).all():
+            records += mantel_records(data, latent, seed=seed, settings=settings)
+        if genes is not None:
+            records += axis_records(data, latent, genes=genes, programs=programs, seed=seed)
+    records.append(stability_record(data, settings, rng=named_child(root, STABILITY), seed=seed))
     return conclude(3, records)
 
 
-def _refitted_angles(
-    data: GateData, settings: LetSettings, n_starts: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Latent angles of heads fitted on all anchors, shape (n_starts, n, n)."""
-    n = len(data.features)
-    space = row_space(data.features, settings, rng=rng.spawn(1)[0])
-    targets = np.broadcast_to(np.asarray(data.distances), (n_starts, n, n))
-    fit = fit_in_row_space(space, targets, settings, rngs=rng.spawn(n_starts))
-    return angular_distances(fit.latents(space.rows))
-
-
-def neighbourhood_records(data: GateData, angles: NDArray[np.float64], k: int, seed: int) -> list[Record]:
+def neighbourhood_records(data: GateData, distances: NDArray[np.float64], k: int, seed: int) -> list[Record]:
     """Make the records of trustworthiness and what is shown beside it.
 
     Parameters
     ----------
     data
         The extraction panel.
-    angles
-        Latent angles of its anchors under one head or several, shape (n_heads, n, n).
+    distances
+        Latent distances of its anchors under one head or several, shape (n_heads, n, n).
     k
         Neighbours.
     seed
@@ -152,7 +159,7 @@ def neighbourhood_records(data: GateData, angles: NDArray[np.float64], k: int, s
     records = []
     for gate, measure, name in kept:
         by_start = {
-            size: np.array([measure(references[name], latent, k=size) for latent in angles])
+            size: np.array([measure(references[name], latent, k=size) for latent in distances])
             for size in sorted({k, *_SHOWN_NEIGHBOURS})
             if 2 * size < n
         }
@@ -162,7 +169,7 @@ def neighbourhood_records(data: GateData, angles: NDArray[np.float64], k: int, s
         extra: dict[str, float | int | str | bool | None] = {
             "k": k,
             "space": name,
-            "n_starts": len(angles),
+            "n_starts": len(distances),
             "start_sd": spread,
             **shown,
         }
@@ -172,7 +179,7 @@ def neighbourhood_records(data: GateData, angles: NDArray[np.float64], k: int, s
 
 def _permutation_records(
     data: GateData,
-    settings: LetSettings,
+    settings: HeadSettings,
     n_permutations: int,
     rng: np.random.Generator,
     seed: int,

@@ -8,14 +8,19 @@ import numpy as np
 
 from ...cards._card import Card
 from ...cards._evidence import Direction, Record, RungResult, conclude, judge, undecided
-from ...manifolds._let import LetSettings
+from ...manifolds._heads import HeadSettings
 from ...manifolds._null_rulers import BranchSurrogate, log10_placements
 from ...manifolds._ruler import StageRuler
+from ...manifolds._ruler_interface import Ruler
 from .._gate_data import GateData
+from .._informing import PAIRED_NULL
+from .._named_child import named_child
 from ..nulls._permutation import null_summary, p_value, why_undecidable
 from ..refits._holdouts import holdout_record
+from ..refits._refits import reads_ruler, refitted_or_not
 from ..refits._refitted import TARGETS_AT_ONCE, RefittedStatistic
 from ._floors import FLOORS, Floors, held_out_floors
+from ._paired_null import paired_null_record
 
 STRUCTURE_P = 0.01
 NULL_RULERS_PASSING = 0.05
@@ -33,8 +38,8 @@ def gates_of(_card: Card) -> list[tuple[str, Direction, float]]:
 
 def specific(
     data: GateData,
-    ruler: StageRuler,
-    settings: LetSettings,
+    ruler: Ruler,
+    settings: HeadSettings,
     *,
     seed: int,
     negative: GateData | None = None,
@@ -58,7 +63,8 @@ def specific(
     negative
         A panel on which the floors must not all be reached; without one the rung is not run to its end.
     n_rulers
-        Relabelled rulers; of 20 at most one may reach the floors.
+        Paired null rulers, see ``Ruler.nulls``; of 20 at most one may reach the floors. With fewer the gate cannot
+        decide: a ruler whose nulls travel with it has as many as travel.
     n_permutations
         Of branches among themselves.
     n_starts
@@ -71,7 +77,9 @@ def specific(
     Floors: held-out Spearman of random parts at least 0.5, of studies (donors where there is one study) and of branches
     at least 0.4. A ruler whose stages were shuffled passes the published thresholds of 0.2, and reaches 0.5 on random
     parts, but not all floors together. The branch-permuted null keeps all distances within branches; it is compared
-    with the surrogate in which every branch keeps its place, see ``BranchSurrogate``.
+    with the surrogate in which every branch keeps its place, see ``BranchSurrogate``. A ruler that brings its own nulls
+    is shown beside them on equal terms, see ``paired_null_record``. A head that does not read the
+    ruler is its own refit to any other ruler, see ``RefittedStatistic``.
     """
     floor_rng, ruler_rng, negative_rng, branch_rng = np.random.default_rng(seed).spawn(4)
     own = held_out_floors(data, settings, rng=floor_rng, n_repeats=10, n_starts=n_starts)
@@ -79,17 +87,25 @@ def specific(
     records.append(_null_ruler_record(data, ruler, settings, n_rulers, ruler_rng, seed))
     records.append(_negative_record(negative, settings, negative_rng, seed))
     records.append(_branch_record(data, ruler, settings, n_permutations, branch_rng, seed, progress))
+    if not isinstance(ruler, StageRuler):
+        # a graph has no nulls of its own: its stages are relabelled above
+        rng = named_child(np.random.default_rng(seed), PAIRED_NULL)
+        records.append(paired_null_record(data, ruler, settings, rng=rng, seed=seed))
     return conclude(4, records)
 
 
 def _null_ruler_record(
-    data: GateData, ruler: StageRuler, settings: LetSettings, n: int, rng: np.random.Generator, seed: int
+    data: GateData, ruler: Ruler, settings: HeadSettings, n: int, rng: np.random.Generator, seed: int
 ) -> Record:
-    """How many relabelled rulers reach the floors."""
+    """How many null rulers reach the floors."""
+    gate, children = "null_ruler", [child.spawn(2) for child in rng.spawn(n)]
+    nulls = ruler.nulls([draw_rng for draw_rng, _ in children])
+    if len(nulls) < n:
+        # fewer would be a laxer gate
+        return undecided(gate, f"the ruler {ruler.name!r} has {len(nulls)} null rulers, expected {n}")
     found: list[Floors] = []
-    for child in rng.spawn(n):
-        relabel_rng, fit_rng = child.spawn(2)
-        distances = ruler.relabelled(rng=relabel_rng).distances(data.stage)
+    for null, (_, fit_rng) in zip(nulls, children, strict=True):
+        distances = null.distances(data.stage)
         found.append(held_out_floors(data, settings, rng=fit_rng, distances=distances, n_repeats=3, n_starts=1))
     scores = {name: np.array([floors.scores[name].touching for floors in found]) for name in FLOORS}
     means = {
@@ -98,12 +114,18 @@ def _null_ruler_record(
     }
     passing = float(np.mean([floors.reached for floors in found]))
     return judge(
-        "null_ruler", passing, "<=", NULL_RULERS_PASSING, n=n, seed=seed,
-        details={"what": "part of the rulers with shuffled stages that reach every floor", **means},
+        gate, passing, "<=", NULL_RULERS_PASSING, n=n, seed=seed,
+        details={"what": _what(ruler), **means},
     )  # fmt: skip
 
 
-def _negative_record(negative: GateData | None, settings: LetSettings, rng: np.random.Generator, seed: int) -> Record:
+def _what(ruler: Ruler) -> str:
+    """What the statistic of the null rulers counts."""
+    of = "rulers with shuffled stages" if isinstance(ruler, StageRuler) else "null rulers that travel with the ruler"
+    return f"part of the {of} that reach every floor"
+
+
+def _negative_record(negative: GateData | None, settings: HeadSettings, rng: np.random.Generator, seed: int) -> Record:
     """Whether the negative-control panel misses a floor."""
     if negative is None:
         return undecided("negative_control", "the artifact carries no negative-control panel", status="not run")
@@ -124,8 +146,8 @@ def _negative_record(negative: GateData | None, settings: LetSettings, rng: np.r
 
 def _branch_record(
     data: GateData,
-    ruler: StageRuler,
-    settings: LetSettings,
+    ruler: Ruler,
+    settings: HeadSettings,
     n_permutations: int,
     rng: np.random.Generator,
     seed: int,
@@ -149,6 +171,7 @@ def _branch_record(
         null[first : first + len(children)] = statistic.of(targets, children)
         if progress is not None:
             progress(first + len(children))
+    permuted = f"branches permuted among themselves, {refitted_or_not(reads=reads_ruler(settings))}"
     return judge(
         gate,
         p_value(observed, null),
@@ -156,6 +179,6 @@ def _branch_record(
         STRUCTURE_P,
         n=len(data.features),
         seed=seed,
-        null=null_summary("branches permuted among themselves, head refitted", null, count),
+        null=null_summary(permuted, null, count),
         details={"observed": observed if np.isfinite(observed) else None},
     )

@@ -12,27 +12,28 @@ from numpy.typing import NDArray
 from ...cards._card import Card
 from ...cards._errors import BadInputError
 from ...cards._evidence import Direction, Record, RungResult, conclude, judge, not_run, undecided
-from ...manifolds._let import LetSettings, fit_in_row_space, row_space
+from ...manifolds._heads import HeadSettings, latent_distances
 from .._gate_data import GateData
+from .._informing import TRANSFER_GEOMETRY
 from .._named_child import named_child
 from ..metrics import (
     Pairs,
     all_pairs,
-    angular_distances,
     distance_spearman,
     euclidean_distances,
     trustworthiness,
 )
 from ..metrics._residualised import residualised_correlation, shared_labels
 from ..nulls._permutation import log10_arrangements, null_summary, p_value, permute_within, why_undecidable
+from ..refits._refits import distances_under, least_training, refits_from_starts
 from ..refits._refitted import CANNOT_REFIT
 from ._copied import copied_record
 from ._published import HOLDOUT, NEIGHBOURS, PERMUTATION_P, TRUSTWORTHINESS
+from ._transfer_geometry import MIN_ANCHORS as MIN_ANCHORS
+from ._transfer_geometry import transfer_geometry_record
 
 N_STARTS = 20
 """Starts of the head that the score of a branch is averaged over."""
-MIN_ANCHORS = 10
-"""Fewer anchors of a panel than this cannot decide anything; our choice."""
 Role = Literal["external", "zero-shot"]
 EXTERNAL_GATES: dict[str, tuple[Direction, float]] = {
     "external_trustworthiness": (">=", TRUSTWORTHINESS),
@@ -104,7 +105,7 @@ def gates_of(card: Card) -> list[tuple[str, Direction, float]]:
 def transfers(
     inside: GateData,
     outside: Sequence[Outside],
-    settings: LetSettings | None,
+    settings: HeadSettings | None,
     *,
     seed: int,
     n_permutations: int = 1000,
@@ -127,13 +128,14 @@ def transfers(
     Notes
     -----
     Of an external panel, the gates of rung 3 on cells that the head has not seen: trustworthiness of the features in
-    the latent space; the Spearman correlation of latent angle and ruler distance over all pairs, and over pairs of
+    the latent space; the Spearman correlation of latent and ruler distance over all pairs, and over pairs of
     different donors; for the branch gate the head is refitted on the extraction panel without each branch in turn, and
     scored on external pairs that touch it. A head that never saw the labels may stay fixed while they are permuted.
     Of a zero-shot panel, what was published of one: the correlation over all pairs, the same with what shared donors,
     tissues and studies explain taken out, and the permutation.
     The first external panel's gates start with ``external``, those of a further one with ``external_`` and its name,
     those of a zero-shot panel with ``zero_shot_`` and its name, which is left out where it is ``zero-shot``.
+    Beside them the geometry of each panel is shown, see ``transfer_geometry_record``.
     """
     if not outside:
         return not_run(5, NO_PANEL)
@@ -146,6 +148,8 @@ def transfers(
     for panel, prefix in zip(outside, _prefixes(panels), strict=True):
         rng = root if prefix == "external" else named_child(root, panel.name)
         records += _of_panel(inside, panel, prefix, settings, rng, seed, n_permutations)
+        geometry = f"{prefix}_{TRANSFER_GEOMETRY}"
+        records.append(transfer_geometry_record(geometry, inside, panel.data, panel.latent, settings, seed=seed))
     return conclude(5, records)
 
 
@@ -153,7 +157,7 @@ def _of_panel(
     inside: GateData,
     outside: Outside,
     prefix: str,
-    settings: LetSettings | None,
+    settings: HeadSettings | None,
     rng: np.random.Generator,
     seed: int,
     n_permutations: int,
@@ -171,20 +175,20 @@ def _of_panel(
         return [*records, *(undecided(gate, reason) for gate in _own_gates(outside.role, prefix))]
     branch_rng, permutation_rng = rng.spawn(2)
     target = np.asarray(data.distances, dtype=np.float64)
-    angles = angular_distances(np.asarray(outside.latent, dtype=np.float64))
+    apart = distances_under(np.asarray(outside.latent, dtype=np.float64), settings)
     pairs = all_pairs(n)
-    permutation = _permutation(f"{prefix}_permutation", data, angles, target, n_permutations, permutation_rng, seed)
+    permutation = _permutation(f"{prefix}_permutation", data, apart, target, n_permutations, permutation_rng, seed)
     if outside.role == "zero-shot":
-        residualised = _residualised(f"{prefix}_residualised", data, angles, target, named_child(rng, "folds"), seed)
-        return [*records, _spearman(f"{prefix}_spearman", angles, target, pairs, seed), residualised, permutation]
+        residualised = _residualised(f"{prefix}_residualised", data, apart, target, named_child(rng, "folds"), seed)
+        return [*records, _spearman(f"{prefix}_spearman", apart, target, pairs, seed), residualised, permutation]
     donor = np.array(data.donor_ids)
-    apart = donor[pairs.left] != donor[pairs.right]
-    between = Pairs(pairs.left[apart], pairs.right[apart])
+    others = donor[pairs.left] != donor[pairs.right]
+    between = Pairs(pairs.left[others], pairs.right[others])
     return [
         *records,
-        _trust(f"{prefix}_trustworthiness", data, angles),
-        _spearman(f"{prefix}_all", angles, target, pairs, seed),
-        _spearman(f"{prefix}_between_donors", angles, target, between, seed),
+        _trust(f"{prefix}_trustworthiness", data, apart),
+        _spearman(f"{prefix}_all", apart, target, pairs, seed),
+        _spearman(f"{prefix}_between_donors", apart, target, between, seed),
         _branches(f"{prefix}_branch_holdout", inside, data, settings, branch_rng, seed),
         permutation,
     ]
@@ -211,27 +215,27 @@ def _own_gates(role: str, prefix: str) -> dict[str, tuple[Direction, float]]:
     return {f"{prefix}{gate.removeprefix(role.replace('-', '_'))}": judged for gate, judged in gates.items()}
 
 
-def _trust(gate: str, data: GateData, angles: NDArray[np.float64]) -> Record:
+def _trust(gate: str, data: GateData, apart: NDArray[np.float64]) -> Record:
     """Trustworthiness of the features in the latent space."""
     n = len(data.features)
     if n < 2 * NEIGHBOURS + 1:
         reason = f"{n} anchors are too few for k = {NEIGHBOURS}, expected at least {2 * NEIGHBOURS + 1}"
         return undecided(gate, reason)
-    value = float(trustworthiness(euclidean_distances(data.features), angles, k=NEIGHBOURS))
+    value = float(trustworthiness(euclidean_distances(data.features), apart, k=NEIGHBOURS))
     return judge(gate, value, ">=", TRUSTWORTHINESS, n=n, details={"k": NEIGHBOURS, "space": "features"})
 
 
-def _spearman(gate: str, angles: NDArray[np.float64], target: NDArray[np.float64], pairs: Pairs, seed: int) -> Record:
+def _spearman(gate: str, apart: NDArray[np.float64], target: NDArray[np.float64], pairs: Pairs, seed: int) -> Record:
     """Correlation over some pairs."""
     if len(pairs) < 3 or not np.ptp(pairs.of(target)):
         return undecided(gate, f"{len(pairs)} pairs, whose ruler distances do not vary")
-    return judge(gate, float(distance_spearman(angles, target, pairs)), ">=", HOLDOUT, n=len(pairs), seed=seed)
+    return judge(gate, float(distance_spearman(apart, target, pairs)), ">=", HOLDOUT, n=len(pairs), seed=seed)
 
 
 def _residualised(
     gate: str,
     data: GateData,
-    angles: NDArray[np.float64],
+    apart: NDArray[np.float64],
     target: NDArray[np.float64],
     rng: np.random.Generator,
     seed: int,
@@ -239,7 +243,7 @@ def _residualised(
     """Correlation over all pairs with what shared donors, tissues and studies explain taken out."""
     pairs, covariates = all_pairs(len(target)), shared_labels(data.donor_ids, data.tissue, data.study)
     try:
-        value = float(residualised_correlation(angles, target, covariates, pairs, rng=rng))
+        value = float(residualised_correlation(apart, target, covariates, pairs, rng=rng))
     except BadInputError as error:
         return undecided(gate, str(error))
     if not np.isfinite(value):
@@ -253,7 +257,7 @@ def _branches(
     gate: str,
     inside: GateData,
     data: GateData,
-    settings: LetSettings | None,
+    settings: HeadSettings | None,
     rng: np.random.Generator,
     seed: int,
 ) -> Record:
@@ -270,10 +274,11 @@ def _branches(
         touching = (branch[pairs.left] == name) | (branch[pairs.right] == name)
         chosen = Pairs(pairs.left[touching], pairs.right[touching])
         varies = len(chosen) >= 3 and np.ptp(chosen.of(np.asarray(data.distances))) > 0
-        if kept.sum() < MIN_ANCHORS or not np.ptp(distances) or not varies:
+        if kept.sum() < least_training(settings) or not np.ptp(distances) or not varies:
             continue
-        angles = angular_distances(_elsewhere(np.asarray(inside.features)[kept], distances, data, settings, child))
-        found[name] = float(distance_spearman(angles, np.asarray(data.distances, dtype=np.float64), chosen).mean())
+        latents = _elsewhere(np.asarray(inside.features)[kept], distances, data, settings, child)
+        apart = latent_distances(latents, settings)
+        found[name] = float(distance_spearman(apart, np.asarray(data.distances, dtype=np.float64), chosen).mean())
     if len(found) < 2:
         return undecided(gate, f"{len(found)} branches of the panel can be held out, expected at least 2")
     return judge(gate, float(np.mean(list(found.values()))), ">=", HOLDOUT, n=len(branch), seed=seed, parts=found)
@@ -283,24 +288,21 @@ def _elsewhere(
     features: NDArray[np.floating],
     distances: NDArray[np.floating],
     data: GateData,
-    settings: LetSettings,
+    settings: HeadSettings,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Latents of another panel's anchors under heads from several starts, shape (n_starts, n, d)."""
     m, n = len(features), len(features) + len(data.features)
-    space = row_space(
-        np.vstack([features, data.features]), settings, rng=rng.spawn(1)[0], train=np.arange(m, dtype=np.intp)
-    )
     targets = np.zeros((n, n))
     targets[:m, :m] = distances
-    stacked = np.broadcast_to(targets, (N_STARTS, n, n))
-    return fit_in_row_space(space, stacked, settings, rngs=rng.spawn(N_STARTS)).latents(space.rows[m:])
+    both, train = np.vstack([features, data.features]), np.arange(m, dtype=np.intp)
+    return refits_from_starts(both, targets, settings, rng=rng, n_starts=N_STARTS, train=train)[:, m:]
 
 
 def _permutation(
     gate: str,
     data: GateData,
-    angles: NDArray[np.float64],
+    apart: NDArray[np.float64],
     target: NDArray[np.float64],
     n_permutations: int,
     rng: np.random.Generator,
@@ -312,13 +314,13 @@ def _permutation(
     reason = why_undecidable(count, n_permutations, PERMUTATION_P)
     if reason:
         return undecided(gate, reason)
-    observed = float(distance_spearman(angles, target, pairs))
+    observed = float(distance_spearman(apart, target, pairs))
     null = np.empty(n_permutations)
     for first in range(0, n_permutations, _BATCH):
         children = rng.spawn(min(_BATCH, n_permutations - first))
         orders = np.stack([permute_within(blocks, rng=child) for child in children])
         permuted = target[orders[:, :, None], orders[:, None, :]]
-        null[first : first + len(children)] = distance_spearman(angles, permuted, pairs)
+        null[first : first + len(children)] = distance_spearman(apart, permuted, pairs)
     return judge(
         gate,
         p_value(observed, null),

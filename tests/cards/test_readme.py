@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_document
+from tiny_interaction import interaction_document
 
 from manifoldzoo.cards._card import parse_card
 from manifoldzoo.cards._evidence import EvidenceRun, conclude, judge, not_run, undecided
@@ -263,3 +264,51 @@ def test_the_plan_of_the_evidence_is_shown():
     text = render(evidence={"n_permutations": 5000})
     assert "5000 permutations of labels, 999 of branches, 20 starts of the head" in text
     assert "rung 6 compares with raw, z_scored" in text
+
+
+def interactions(**changes):
+    """A README of the tiny manifold under a ruler of interactions."""
+    document = tiny_document()
+    document["extraction"]["readouts"] = []
+    return render_readme(parse_card(document | {"ruler": interaction_document(**changes)}), DIGEST, [])
+
+
+def test_a_ruler_of_interactions_is_described():
+    text = interactions()
+    assert "- Ruler: talk 1, a table of interactions between 6 cell types of 3 broad classes" in text
+    section = text.split("## The ruler\n")[1].split("\n## ")[0]
+    for said in (
+        "liana:consensus 1.10.0",
+        "4,701 pairs of 1,032 ligand and 933 receptor genes",
+        "`6666666666666666`",
+        "from 10% of the cells on",
+        "at least 5 cells",
+        "| 12 | 1,001 of 1,032 | 902 of 933 |",
+        "describes 31 (40 paths)",
+        "AUROC of 0.637; its nulls with 0.600 (0.500 to 0.700), 1 of 2 at least as well.",
+        "lacks 2 of the paths, and 0 are not expressed",
+        "2 rulers with receptors exchanged travel along as its nulls (seed 3)",
+    ):
+        assert said in section, said
+    assert [set(rows) for rows in tables(section)] == [{4}]
+    assert "## The ruler" not in render()
+    assert "a graph of 6 stages, 3 branches, rooted at stem." in render()
+
+
+def test_what_was_not_measured_of_a_ruler_is_said():
+    text = interactions(curated=None, resource="mine.csv", resource_version="")
+    assert "not held against pairs of cell types from the literature" in text
+    assert "AUROC" not in text
+    assert "receptors of mine.csv (" in text
+
+
+def test_the_map_of_interactions_stands_first():
+    names = ["anchors.png", "gates.png", "interaction_map.png", "sender_receiver.png"]
+    text = render(figures=names)
+    before, after = text.split("## Use")
+    assert before.count("figures/") == 1
+    assert "![interaction map](figures/interaction_map.png)" in before
+    assert [line.split("(figures/")[1][:-1] for line in after.splitlines() if "(figures/" in line] == [
+        *("anchors.png", "gates.png", "sender_receiver.png")
+    ]
+    assert "(figures/anchors.png)" in render(figures=["anchors.png", "stages.png"]).split("## Use")[0]

@@ -221,7 +221,7 @@ def test_an_anchor_head_is_that_of_the_anchors(job_of):
 
 
 def test_readouts_are_judged_by_heads_of_the_same_kind(make, monkeypatch):
-    monkeypatch.setattr(_fit_head, "fit_let", lambda *_, **__: pytest.fail("an anchor head was fitted"))
+    monkeypatch.setattr(_fit_head, "fit_head", lambda *_, **__: pytest.fail("an anchor head was fitted"))
     manifold = make(f'kind = "let-hybrid"\n{QUICK}')
     branch = next(told for told in manifold.card.extraction.readouts if told.task == "branch")
     assert branch.parameters["held_out_by"] == "donor"

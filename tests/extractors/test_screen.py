@@ -14,8 +14,11 @@ from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.extractors._screen import screen
 from manifoldzoo.extractors.screen._atlas import HeadAtlas, head_rows
 from manifoldzoo.extractors.screen._score import _correlations, _indicators, score_heads
-from manifoldzoo.gates.metrics import Pairs, angular_distances
+from manifoldzoo.gates.metrics import Pairs, angular_distances, euclidean_distances
+from manifoldzoo.manifolds._geodesic import geodesic_latents
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
 from manifoldzoo.manifolds._let import LetSettings
+from manifoldzoo.manifolds._let_many import feature_coordinates
 
 N, GENES = 60, 40
 SETTINGS = LetSettings(n_components=4, n_steps=60)
@@ -114,7 +117,7 @@ def test_residuals_are_those_of_least_squares_by_hand():
     study, donor = rng.choice(["a", "b"], 20), rng.choice(["x", "y", "z"], 20)
     tissue = rng.choice(["blood", "marrow"], 20)
     pairs = Pairs(*np.triu_indices(20, 1))
-    residual, raw = _correlations(latents, target, pairs, _indicators(study, donor, tissue))
+    residual, raw = _correlations(latents, SETTINGS, target, pairs, _indicators(study, donor, tissue))
     for index, latent in enumerate(latents):
         left = [angular_distances(latent)[i, j] for i, j in zip(pairs.left, pairs.right, strict=True)]
         right = [target[i, j] for i, j in zip(pairs.left, pairs.right, strict=True)]
@@ -131,11 +134,53 @@ def test_residuals_are_those_of_least_squares_by_hand():
         assert raw[index] == pytest.approx(spearmanr(left, right).statistic, abs=1e-10)
 
 
+class TestGeodesicHeads:
+    settings = GeodesicSettings(n_components=3, n_neighbours=8)
+
+    def test_the_planted_head_comes_first_here_too(self):
+        anchors, distances, donor = panel()
+        found = scored(anchors, heads(), distances, donor, settings=self.settings)
+        assert found.rank[PLACE[0] - 1, PLACE[1]] == 1
+
+    def test_scores_are_those_of_placing_anchors_held_out(self):
+        anchors, distances, donor = panel()
+        features = anchors @ heads()[0, 2]
+        found = scored(anchors, heads()[:1, 2:3], distances, donor, settings=self.settings)
+        rng = np.random.default_rng(0).spawn(2)[0].spawn(4)[0]
+        held = np.zeros(N, dtype=bool)
+        held[rng.permutation(N)[: round(0.2 * N)]] = True
+        coordinates = feature_coordinates(features, scale_floor=0.1)
+        placed = geodesic_latents(coordinates, self.settings, train=np.flatnonzero(~held), standardise=False)
+        pairs = Pairs(*np.nonzero(np.triu(held[:, None] | held, 1)))
+        apart = euclidean_distances(placed)
+        expected, _ = _correlations(
+            placed[None], self.settings, distances, pairs, _indicators(["s"] * N, donor, ["t"] * N)
+        )
+        assert found.by_split[0, 0, 0] == pytest.approx(expected[0], abs=1e-6)
+        own = _correlations(placed[None], self.settings, apart, pairs, _indicators(["s"] * N, donor, ["t"] * N))
+        assert own[1][0] == pytest.approx(1)
+
+    def test_a_head_of_too_few_dimensions_is_left_out(self):
+        anchors, distances, donor = panel()
+        operators = heads()[:1]
+        operators[0, 1] = np.outer(np.ones(GENES), np.ones(GENES))
+        found = scored(anchors, operators, distances, donor, settings=self.settings)
+        assert np.isnan(found.residual[0, 1]) and found.rank[0, 1] == 0
+        assert np.isfinite(np.delete(found.residual[0], 1)).all()
+
+    def test_panels_too_small_for_the_graph_are_refused(self):
+        anchors, distances, donor = panel()
+        wide = GeodesicSettings(n_components=3, n_neighbours=50)
+        with pytest.raises(BadInputError, match="60 anchors and 4 splits are too few, expected at least 64 and 2"):
+            scored(anchors, heads(), distances, donor, settings=wide)
+
+
 def test_labels_that_say_nothing_change_nothing():
     latents = np.random.default_rng(0).standard_normal((2, 15, 3))
     target = angular_distances(np.random.default_rng(1).standard_normal((15, 3)))
     same = ["only"] * 15
-    residual, raw = _correlations(latents, target, Pairs(*np.triu_indices(15, 1)), _indicators(same, same, same))
+    pairs, shared = Pairs(*np.triu_indices(15, 1)), _indicators(same, same, same)
+    residual, raw = _correlations(latents, SETTINGS, target, pairs, shared)
     assert np.allclose(residual, raw)
 
 

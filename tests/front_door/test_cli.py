@@ -149,6 +149,20 @@ class TestCommands:
         assert "12 cells" in said
         assert "X_mine" in ad.read_h5ad(tmp_path / "b.h5ad").obsm
         assert cells.read_bytes() == before
+        assert told["groups"] is None
+
+    def test_transform_tells_groups(self, run_cli: Cli, stored: Path, cells: Path, tmp_path: Path) -> None:
+        named = ad.read_h5ad(cells)
+        named.obs["cell_type"] = ["a"] * 5 + ["b"] * 7
+        named.write_h5ad(tmp_path / "in.h5ad")
+        arguments = ("transform", "tiny", tmp_path / "in.h5ad", "-o", tmp_path / "out.h5ad", "--groupby")
+        told = check_json(run_cli(*arguments, "cell_type", "--json"))["groups"]
+        assert (told["by"], told["names"], told["sizes"]) == ("cell_type", ["a", "b"], [5, 7])
+        held = ad.read_h5ad(tmp_path / "out.h5ad").uns["tiny"]
+        assert np.array_equal(held["group_distances"], told["distances"])
+        assert "distances between 2 groups by cell_type" in check_plain(run_cli(*arguments, "cell_type"))
+        error = check_error(run_cli(*arguments, "celltype", "--json"), 2, "BadInputError")
+        assert "'celltype'" in error["message"] and "cell_type" in error["hint"]
 
     def test_validate(self, run_cli: Cli, artifact: Path, tmp_path: Path) -> None:
         mine = Path(shutil.copytree(artifact, tmp_path / "mine"))

@@ -47,6 +47,21 @@ def test_extract_with_a_control(job, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} - {"home"} == {"made"}
 
 
+def test_extract_takes_its_cells_from_the_panels(job, tmp_path):
+    recipe, _, cells, *model = job
+    spec = tmp_path / "panels.toml"
+    spec.write_text(
+        f'[[panels]]\nname = "own"\nrole = "extraction"\nfiles = ["{Path(cells).name}"]\nlabels = "hematopoietic"\n'
+    )
+    done = zoo("extract", recipe, *model, "--panels", spec, "--data", Path(cells).parent, "-o", tmp_path / "made")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "made" / "card.json").read_text())
+    assert [file["name"] for file in card["panel"]["files"]] == [Path(cells).name]
+    unnamed = zoo("extract", recipe, *model, "-o", tmp_path / "none")
+    assert unnamed.returncode == 2
+    assert "No cells were given" in unnamed.stderr
+
+
 def test_a_control_that_does_not_exist_is_bad_input(job, tmp_path):
     done = zoo("extract", *job, "--control", "magic", "-o", tmp_path / "made")
     assert done.returncode == 2

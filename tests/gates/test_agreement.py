@@ -20,6 +20,7 @@ from manifoldzoo.gates.metrics import (
     euclidean_distances,
     geodesic_correlation,
     geodesic_distances,
+    partial_distance_spearman,
     residualised_correlation,
     shared_labels,
 )
@@ -251,3 +252,31 @@ def test_whole_numbers_are_ranked_as_by_sorting(rows, shift):
     values = np.array(rows, dtype=np.float64) + shift
     expected = rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
     assert (centred_ranks(values) == expected).all()
+
+
+def test_partial_is_the_correlation_of_what_a_regression_of_ranks_leaves():
+    rng = np.random.default_rng(0)
+    shared, own, other = (rng.random((3, 12, 12)) for _ in range(3))
+    latent, ruler, held = 2 * shared + own, shared + other, shared
+    pairs = all_pairs(12)
+    found = partial_distance_spearman(latent, ruler, held, pairs)
+    assert found.shape == (3,)
+    for number in range(3):
+        ranks = [rankdata(pairs.of(given[number])) for given in (latent, ruler, held)]
+        x = np.column_stack([np.ones(len(pairs)), ranks[2]])
+        left = [values - x @ np.linalg.lstsq(x, values, rcond=None)[0] for values in ranks[:2]]
+        assert found[number] == pytest.approx(np.corrcoef(left)[0, 1])
+        alone = partial_distance_spearman(latent[number], ruler[number], held[number], pairs)
+        assert float(alone) == pytest.approx(found[number])
+    # nothing but what is shared: what is left is noise
+    assert abs(found).max() < 0.4 < distance_spearman(latent, ruler, pairs).min()
+
+
+def test_partial_of_what_is_explained_or_does_not_vary_is_no_number():
+    rng = np.random.default_rng(0)
+    latent, ruler = rng.random((2, 9, 9))
+    pairs = all_pairs(9)
+    assert np.isnan(partial_distance_spearman(latent, ruler, np.exp(ruler), pairs))
+    assert np.isnan(partial_distance_spearman(np.ones((9, 9)), ruler, latent, pairs))
+    with pytest.raises(BadInputError, match="0 pairs"):
+        partial_distance_spearman(latent, ruler, latent, Pairs(np.zeros(0, dtype=int), np.zeros(0, dtype=int)))

@@ -11,7 +11,7 @@ from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.cards._evidence import rung_reached
 from manifoldzoo.cards._readme import render_readme
 from manifoldzoo.gates import _ladder
-from manifoldzoo.gates._artifact_data import gate_data, let_settings
+from manifoldzoo.gates._artifact_data import gate_data, head_settings
 from manifoldzoo.gates._ladder import validate
 from manifoldzoo.gates.metrics import angular_distances, euclidean_distances, trustworthiness
 from manifoldzoo.gates.refits._refitted import CANNOT_REFIT
@@ -75,8 +75,8 @@ def no_refits(monkeypatch):
         (_ladder, "published_gates"),
         (_ladder, "specific"),
         (_ladder, "model_derived"),
-        (_published, "fit_in_row_space"),
-        (_transfers, "fit_in_row_space"),
+        (_published, "refits_from_starts"),
+        (_transfers, "refits_from_starts"),
     ):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("a head was refitted"))
 
@@ -162,4 +162,4 @@ def test_the_readme_shows_the_rung_reached_and_how_the_fit_went(sound, run):
 
 def test_there_are_no_settings_to_refit_with(sound):
     with pytest.raises(BadInputError, match="let-cell"):
-        let_settings(sound)
+        head_settings(sound)

@@ -18,12 +18,15 @@ from manifoldzoo.gates.metrics import (
     distance_pearson,
     distance_spearman,
     effective_dimension,
+    euclidean_distances,
     geodesic_correlation,
     pca_margin,
     residualised_correlation,
     shared_labels,
     stress,
 )
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
+from manifoldzoo.manifolds._let import LetSettings
 
 FIGURES = {
     "pearson",
@@ -82,6 +85,20 @@ def test_its_figures_are_those_of_the_metrics(record, shipped):
         assert record.details[name] == pytest.approx(float(value)), name
     assert (record.n, record.seed, record.details["n_components"]) == (len(latent), 3, 10)
     assert len({record.details[name] for name in FIGURES}) == len(FIGURES)
+
+
+def test_a_geodesic_head_is_described_by_its_own_distances(shipped):
+    data, latent = shipped
+    settings = GeodesicSettings(n_components=10)
+    (found,) = geometry_records(data, latent, seed=3, settings=settings)
+    apart, ruler, pairs = euclidean_distances(latent), np.asarray(data.distances), all_pairs(len(latent))
+    assert found.details["spearman"] == pytest.approx(float(distance_spearman(apart, ruler, pairs)))
+    assert found.details["stress"] == pytest.approx(stress(apart, ruler))
+    margin = pca_margin(np.asarray(data.features), latent, ruler, d=2, latent_metric="euclidean")
+    assert found.details["margin_over_pca_2"] == pytest.approx(margin)
+    assert found.status == "cannot decide" and "without the ruler" in found.reason
+    assert geometry_records(data, latent, seed=3, settings=LetSettings()) == geometry_records(data, latent, seed=3)
+    assert found.details["spearman"] != geometry_records(data, latent, seed=3)[0].details["spearman"]
 
 
 def test_the_same_seed_gives_the_same_record_and_another_other_folds(record, shipped):

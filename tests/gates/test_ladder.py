@@ -8,18 +8,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny import N_GENES, tiny_document, tiny_manifold
 
+from manifoldzoo.cards._adaptor import Adaptor
 from manifoldzoo.cards._card import parse_card
-from manifoldzoo.cards._errors import BadInputError
+from manifoldzoo.cards._errors import BadInputError, FormatError
 from manifoldzoo.cards._evidence import RUNG_NAMES, EvidenceRun, rung_reached
 from manifoldzoo.gates import _ladder
-from manifoldzoo.gates._artifact_data import gate_data, let_settings
+from manifoldzoo.gates._artifact_data import gate_data, head_settings
 from manifoldzoo.gates._ladder import validate
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
 from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._manifold import Manifold
 
@@ -245,9 +248,29 @@ def test_the_gates_read_the_panel_that_travels(sound):
 
 
 def test_refits_use_the_settings_of_the_card(sound):
-    assert let_settings(sound) == LetSettings(
+    assert head_settings(sound) == LetSettings(
         n_components=3, alpha=0.01, n_steps=60, learning_rate=0.02, scale_floor=0.1
     )
+
+
+@pytest.mark.parametrize("kind", ["isomap", "geodesic-mds"])
+def test_geodesic_heads_are_refitted_by_the_settings_of_their_card(sound, kind):
+    settings = GeodesicSettings(kind=kind, n_components=3, n_neighbours=7, scale_floor=0.2, placing_steps=9)
+    fields = {"n_components": 3, "loss": 0.1, "beta": 1.0, "n_reduced": 5, "n_landmarks": 24, "n_pieces": 1}
+    adaptor = Adaptor(kind=kind, **fields, parameters=settings.parameters())
+    expected = settings if kind == "geodesic-mds" else replace(settings, placing_steps=GeodesicSettings().placing_steps)
+    assert head_settings(with_adaptor(sound, adaptor)) == expected
+    for name in settings.parameters():
+        lacking = {key: value for key, value in adaptor.parameters.items() if key != name}
+        with pytest.raises(FormatError, match=name):
+            head_settings(with_adaptor(sound, adaptor.model_copy(update={"parameters": lacking})))
+
+
+def with_adaptor(manifold, adaptor):
+    """As much of a manifold with another head as its settings are read from."""
+    extraction = manifold.card.extraction.model_copy(update={"adaptor": adaptor})
+    card = manifold.card.model_copy(update={"extraction": extraction})
+    return SimpleNamespace(card=card, name=manifold.name)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"alpha": 0.01, "n_steps": "many", "learning_rate": 0.02}])

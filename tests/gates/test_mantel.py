@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, chi2, rankdata
+from scipy.spatial.distance import cdist
+from scipy.stats import binom, chi2, rankdata, spearmanr
 
 from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.gates import mantel, partial_mantel
@@ -19,6 +20,7 @@ from manifoldzoo.gates._gate_data import GateData
 from manifoldzoo.gates.nulls import _mantel
 from manifoldzoo.gates.nulls._mantel_kernel import draw_orders, permuted_products
 from manifoldzoo.gates.rungs._mantel_records import mantel_records
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
 
 
 def euclidean(n, seed, d=3):
@@ -358,6 +360,18 @@ def test_records_warn_and_never_decide():
     assert mantel_records(data, latent, seed=5, n_permutations=1999) == [simple, partial]
     rotated = latent @ np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
     assert mantel_records(data, rotated, seed=5, n_permutations=1999)[0].statistic == simple.statistic
+
+
+def test_distances_of_a_geodesic_head_are_euclidean_and_no_labels_were_fitted():
+    data, latent = panel()
+    settings = GeodesicSettings(n_components=3)
+    simple, _ = mantel_records(data, latent + 3, seed=5, n_permutations=199, settings=settings)
+    upper = np.triu_indices(len(latent), 1)
+    expected = spearmanr(cdist(latent, latent)[upper], np.asarray(data.distances)[upper]).statistic
+    assert simple.details["observed"] == pytest.approx(expected)
+    assert "nothing was fitted to these labels" in str(simple.details["warning"])
+    enough, _ = mantel_records(data, latent, seed=5, n_permutations=1999, settings=settings)
+    assert enough.null is not None and "distances permuted" in enough.null.kind
 
 
 def test_records_that_cannot_decide_say_why():

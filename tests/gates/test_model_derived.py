@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from planted_tree import SETTINGS, by_gate, planted_panel
-from scipy.stats import false_discovery_control, wilcoxon
+from scipy.spatial.distance import cdist
+from scipy.stats import false_discovery_control, spearmanr, wilcoxon
 
 from manifoldzoo.cards._evidence import Record
 from manifoldzoo.gates.controls._comparators import COMPARED, Comparator, comparators
@@ -16,6 +17,8 @@ from manifoldzoo.gates.metrics import angular_distances, distance_spearman
 from manifoldzoo.gates.refits._holdouts import touching_pairs
 from manifoldzoo.gates.rungs import _model_derived
 from manifoldzoo.gates.rungs._model_derived import N_STARTS, gates_of, model_derived
+from manifoldzoo.manifolds._geodesic import geodesic_latents
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
 from manifoldzoo.manifolds._let import fit_let
 from manifoldzoo.manifolds._let_many import feature_coordinates
 
@@ -173,7 +176,7 @@ def test_twenty_starts_unless_told_otherwise(eight, two, monkeypatch):
         rng = np.random.default_rng(0)
         return rng.standard_normal((len(coordinates), len(rngs), len(target), 3))
 
-    monkeypatch.setattr(_model_derived, "fit_let_starts", counted)
+    monkeypatch.setattr(_model_derived, "refit_starts", counted)
     result = model_derived(eight, two, SETTINGS, seed=1)
     assert seen == {N_STARTS}
     assert N_STARTS >= 20
@@ -231,7 +234,7 @@ class TestFewDonors:
 
 def card(kind="let-anchor", controls=("random-init",) * 5):
     return SimpleNamespace(
-        extraction=SimpleNamespace(adaptor=SimpleNamespace(kind=kind)),
+        extraction=SimpleNamespace(adaptor=SimpleNamespace(kind=kind, fitted_on_anchors=kind != "let-cell")),
         untrained=[SimpleNamespace(control=name) for name in controls],
         evidence=None,
     )
@@ -241,3 +244,55 @@ def test_registered_are_exactly_the_comparisons_that_decide():
     assert gates_of(card()) == [(gate, "<", 0.05) for gate in COMPARISONS]
     assert gates_of(card(controls=())) == []
     assert gates_of(card(kind="let-cell")) == []
+    assert gates_of(card(kind="isomap")) == gates_of(card())
+
+
+class TestHeadsThatDoNotReadTheRuler:
+    settings = GeodesicSettings(n_components=5, n_neighbours=8)
+
+    @pytest.fixture(scope="class")
+    def found(self, eight, two):
+        return model_derived(eight, two, self.settings, seed=1)
+
+    def test_comparators_get_the_same_kind_of_head_in_the_same_features(self, eight, two, found):
+        record = by_gate(found)["beats_random_init"]
+        upper, donors = np.triu_indices(len(eight.stage), 1), np.array(eight.donor_ids)
+        expected = {}
+        for donor in np.unique(donors):
+            train = np.flatnonzero(donors != donor)
+            touching = (donors[upper[0]] == donor) | (donors[upper[1]] == donor)
+
+            def score(features, standardise, train=train, touching=touching):
+                placed = geodesic_latents(features, self.settings, train=train, standardise=standardise)
+                return spearmanr(cdist(placed, placed)[upper][touching], eight.distances[upper][touching]).statistic
+
+            own = feature_coordinates(eight.features, scale_floor=0.1)
+            theirs = np.mean([score(each, False) for each in two[1].coordinates])
+            expected[str(donor)] = score(own, False) - theirs
+        assert record.parts == pytest.approx(expected, abs=1e-6)
+        assert found.status == "pass" and record.details["n_starts"] == 1
+
+    def test_equal_features_do_not_win(self, eight, two):
+        own = feature_coordinates(eight.features, scale_floor=0.1)
+        result = model_derived(eight, [Comparator("raw", "expression", own[None]), two[1]], self.settings, seed=1)
+        assert by_gate(result)["beats_raw"].details["difference"] == 0
+        assert by_gate(result)["beats_raw"].status == "fail"
+
+    def test_of_labels_it_knows_which_are_the_same(self, eight, found):
+        record = by_gate(found)["label_lookup"]
+        stage, upper = np.array(eight.stage), np.triu_indices(len(eight.stage), 1)
+        differ = (stage[upper[0]] != stage[upper[1]]).astype(float)
+        donors, scores = np.array(eight.donor_ids), []
+        for donor in np.unique(donors):
+            touching = (donors[upper[0]] == donor) | (donors[upper[1]] == donor)
+            scores.append(spearmanr(differ[touching], eight.distances[upper][touching]).statistic)
+        assert record.details["other"] == pytest.approx(np.mean(scores))
+        assert record.details["other_branch_across"] is None
+        assert not record.decides
+
+    def test_features_of_too_few_dimensions_leave_one_comparison_open(self, eight, two):
+        line = feature_coordinates(np.outer(np.arange(len(eight.stage)), np.ones(3)), scale_floor=0.1)
+        result = model_derived(eight, [*two, Comparator("pca", "expression", line[None])], self.settings, seed=1)
+        found = by_gate(result)
+        assert found["beats_pca"].status == "cannot decide" and "dimensions" in found["beats_pca"].reason
+        assert found["beats_raw"].status == "pass" and result.status == "cannot decide"

@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
+from scipy.stats import binomtest, spearmanr
 
 from manifoldzoo.cards._errors import BadInputError
 from manifoldzoo.gates.nulls._permutation import (
@@ -19,6 +21,9 @@ from manifoldzoo.gates.nulls._permutation import (
     permute_within,
     why_undecidable,
 )
+from manifoldzoo.gates.refits._holdouts import random_folds
+from manifoldzoo.manifolds._geodesic import geodesic_latents
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
 from manifoldzoo.manifolds._let import LetSettings
 
 QUICK = LetSettings(n_components=4, n_steps=40)
@@ -161,6 +166,69 @@ def test_more_permutations_extend_the_null_without_changing_it():
         for count in (5, 9)
     )
     np.testing.assert_allclose(long.null[:5], short.null, atol=2e-3)
+
+
+class TestHeadsThatDoNotReadTheRuler:
+    settings = GeodesicSettings(n_components=3, n_neighbours=6)
+
+    def test_the_null_holds_places_of_held_out_anchors_against_every_exchange(self):
+        features, distances, stage, donor = panel()
+        result = permutation_test(
+            features, distances, stage, donor, self.settings, rng=np.random.default_rng(0), n_permutations=7
+        )
+        assert not result.reads_ruler
+        rng = np.random.default_rng(0)
+        split_rng, _, _ = rng.spawn(3)
+        folds = random_folds(36, rng=split_rng, n_repeats=3)
+        orders = [permute_within(donor, rng=child) for child in rng.spawn(7)]
+        upper = np.triu_indices(36, 1)
+
+        def by_hand(target):
+            found = []
+            for fold in folds:
+                train = np.setdiff1d(np.arange(36), fold.held_out)
+                placed = geodesic_latents(features, self.settings, train=train)
+                touching = np.isin(upper[0], fold.held_out) | np.isin(upper[1], fold.held_out)
+                found.append(spearmanr(cdist(placed, placed)[upper][touching], target[upper][touching]).statistic)
+            return np.mean(found)
+
+        assert result.observed == pytest.approx(by_hand(distances), abs=1e-9)
+        assert result.null == pytest.approx([by_hand(distances[np.ix_(o, o)]) for o in orders], abs=1e-9)
+        whole = geodesic_latents(features, self.settings)
+        fixed = spearmanr(cdist(whole, whole)[upper], distances[upper]).statistic
+        assert result.fixed_observed == pytest.approx(fixed, abs=1e-9)
+
+    def test_it_rejects_at_its_level_where_there_is_nothing_to_find(self):
+        found = []
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            features, distances, stage, donor = panel(seed=seed)
+            order = permute_within(donor, rng=rng)
+            exchanged = {"distances": distances[np.ix_(order, order)], "stage": [stage[i] for i in order]}
+            result = permutation_test(
+                features, blocks=donor, settings=self.settings, rng=rng, n_permutations=39, **exchanged
+            )
+            found.append((result.p_value, result.fixed_p_value))
+        # both tests are exact here: nothing was fitted to the labels, whatever is placed
+        for p_values in zip(*found, strict=True):
+            assert binomtest(sum(p <= 0.25 for p in p_values), 60, 0.25).pvalue > 0.01
+            assert np.mean(p_values) > 0.3
+
+    def test_a_planted_order_is_found(self):
+        features, distances, stage, donor = panel()
+        result = permutation_test(
+            features, distances, stage, donor, self.settings, rng=np.random.default_rng(0), n_permutations=99
+        )
+        assert result.p_value == result.fixed_p_value == 0.01
+
+    def test_records_say_that_the_head_is_its_own_refit(self):
+        null = np.linspace(-0.1, 0.1, 999)
+        result = PermutationResult(0.9, null, 0.001, 0.95, null, 0.001, 400.0, 3, reads_ruler=False)
+        main, fixed = permutation_records("blocked_permutation", result, 0.001, n=30, seed=4, kind="stages")
+        assert (main.status, main.decides, fixed.decides) == ("pass", True, False)
+        assert main.null is not None and "its own refit" in main.null.kind
+        assert "even for noise" not in str(fixed.details["warning"])
+        assert "does not read the labels" in str(fixed.details["warning"])
 
 
 def test_too_few_arrangements_or_permutations_cannot_decide():

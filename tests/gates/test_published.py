@@ -88,6 +88,7 @@ def test_the_warning_figures_do_not_decide(passed):
         "shipped_geometry",
         "mantel",
         "partial_mantel",
+        "subsample_stability",
     }
 
 

@@ -17,6 +17,7 @@ from manifoldzoo.gates.metrics import (
     effective_dimension,
     euclidean_distances,
     pca_margin,
+    principal_coordinates,
     stress,
 )
 
@@ -123,3 +124,23 @@ def test_margin_over_what_is_not_there_is_refused():
         pca_margin(features, features[:9], ruler, d=2)
     with pytest.raises(BadInputError, match="metric is 'cosine'"):
         pca_margin(features, features, ruler, d=2, latent_metric="cosine")
+
+
+def test_others_are_placed_as_scikit_learn_does_up_to_signs():
+    rng = np.random.default_rng(3)
+    seen, new = rng.standard_normal((30, 80)) + 2, rng.standard_normal((11, 80)) - 1
+    expected = PCA(4, svd_solver="full").fit(seen).transform(new)
+    found = principal_coordinates(seen, new, d=4)
+    assert np.abs(found) == pytest.approx(np.abs(expected))
+    assert np.abs((found * expected).sum(axis=0)) == pytest.approx((expected**2).sum(axis=0))
+
+
+def test_others_need_the_same_features_and_enough_components():
+    rng = np.random.default_rng(3)
+    seen = rng.standard_normal((5, 8))
+    with pytest.raises(BadInputError, match="d is 5, expected 1 to 4, the rank of the features"):
+        principal_coordinates(seen, seen, d=5)
+    with pytest.raises(BadInputError, match=r"others have shape \(5, 7\), expected finite rows as those of \(5, 8\)"):
+        principal_coordinates(seen, seen[:, 1:], d=2)
+    with pytest.raises(BadInputError, match="expected finite rows"):
+        principal_coordinates(seen, np.full((2, 8), np.inf), d=2)

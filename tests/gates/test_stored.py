@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from manifoldzoo.cards._evidence import EvidenceRun, conclude, judge, undecided
+from manifoldzoo.cards._evidence import EvidenceRun, Record, conclude, judge, undecided
+from manifoldzoo.gates._informing import CLASS_SEPARATION, PAIRED_NULL, PROGRAM_LOADINGS, TRANSFER_GEOMETRY
 from manifoldzoo.gates._stored import TOLERANCE, contradictions
+from manifoldzoo.gates.rungs._stability import GATE as STABILITY
 
 DIGEST = "a" * 64
 
@@ -50,6 +52,22 @@ def test_a_gate_that_was_taken_out_is_missed():
 def test_what_only_informs_may_be_missing():
     shown = judge("shown", 0.1, ">=", 0.2, decides=False)
     assert contradictions(run(holdout(0.5), shown), run(holdout(0.5))) == []
+
+
+def test_evidence_from_before_the_stability_was_shown_is_complete():
+    stability = Record(gate=STABILITY, status="cannot decide", reason="informs", statistic=0.9, decides=False)
+    before, now = run(holdout(0.5)), run(holdout(0.5), stability)
+    assert contradictions(now, before) == [] and contradictions(before, now) == []
+    # where both have it, it must come out again
+    other = stability.model_copy(update={"statistic": 0.9 + 2 * TOLERANCE})
+    assert [one.gate for one in contradictions(now, run(holdout(0.5), other))] == [STABILITY]
+
+
+@pytest.mark.parametrize("gate", [CLASS_SEPARATION, PROGRAM_LOADINGS, PAIRED_NULL, f"external_{TRANSFER_GEOMETRY}"])
+def test_evidence_from_before_a_description_was_made_still_stands(gate):
+    described = Record(gate=gate, status="cannot decide", reason="describes", decides=False, parts={"axis_1": 0.5})
+    assert contradictions(run(holdout(0.5), described), run(holdout(0.5))) == []
+    assert contradictions(run(holdout(0.5)), run(holdout(0.5), described)) == []
 
 
 def test_an_open_gate_stored_as_a_pass_is_named():

@@ -13,7 +13,11 @@ from manifoldzoo.gates._gate_data import GateData
 from manifoldzoo.gates.refits._refitted import RefittedStatistic
 from manifoldzoo.gates.rungs._floors import FLOORS, held_out_floors
 from manifoldzoo.gates.rungs._specific import specific
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
+from manifoldzoo.manifolds._interaction_ruler import InteractionRuler
 from manifoldzoo.manifolds._null_rulers import branch_entries, branch_surrogate, log10_placements, permuted_places
+
+ISOMAP = GeodesicSettings(n_components=6, n_neighbours=8)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,20 @@ class TestBranchSurrogate:
         assert log10_placements(["a", "b", "c", "a"]) == pytest.approx(np.log10(6))
 
 
+@pytest.fixture(scope="module")
+def table():
+    """A ruler of interactions that measures between stages what the tree does, with so many nulls that do not."""
+
+    def made(n_nulls: int) -> InteractionRuler:
+        ids, rng = [stage.id for stage in RULER.stages], np.random.default_rng(0)
+        directed = RULER.distances(ids) + 1
+        orders = [rng.permutation(len(ids)) for _ in range(n_nulls)]
+        nulls = np.stack([directed[np.ix_(order, order)] for order in orders])
+        return InteractionRuler("table", "1", RULER.stages, directed, nulls)
+
+    return made
+
+
 class TestFloors:
     def test_planted_geometry_reaches_them_and_noise_does_not(self, real, noise):
         rng = np.random.default_rng(0)
@@ -102,6 +120,52 @@ class TestRung4:
         floors = [by_gate(result)[f"{name}_floor"].status for name in FLOORS]
         assert "fail" in floors
         assert result.status == "fail"
+
+    def test_null_rulers_are_drawn_as_they_always_were(self, real):
+        record = by_gate(specific(real, RULER, SETTINGS, seed=1, n_rulers=3, n_permutations=2))["null_ruler"]
+        _, ruler_rng, *_ = np.random.default_rng(1).spawn(4)
+        scores = []
+        for child in ruler_rng.spawn(3):
+            relabel_rng, fit_rng = child.spawn(2)
+            distances = RULER.relabelled(rng=relabel_rng).distances(real.stage)
+            floors = held_out_floors(real, SETTINGS, rng=fit_rng, distances=distances, n_repeats=3, n_starts=1)
+            scores.append(floors.scores["random"].touching)
+        assert record.details["mean_random"] == np.mean(scores)
+        assert record.n == 3
+
+    def test_a_ruler_with_fewer_nulls_than_are_asked_for_cannot_decide(self, real, table):
+        record = by_gate(specific(real, table(19), ISOMAP, seed=1, n_permutations=2))["null_ruler"]
+        assert record.status == "cannot decide" and "19 null rulers, expected 20" in record.reason
+
+    def test_a_table_that_follows_the_tree_passes_and_nulls_that_follow_it_too_fail(self, real, table):
+        ruler = table(10)
+        found = by_gate(specific(real, ruler, ISOMAP, seed=1, n_rulers=10, n_permutations=199))
+        for gate in ("random_floor", "study_floor", "branch_floor", "null_ruler"):
+            assert found[gate].status == "pass"
+        assert "travel with the ruler" in found["null_ruler"].details["what"]
+        # three stages in a row are tied to other branches by the one in the middle, those of the tree by their first
+        assert branch_entries(ruler, ["b3"]) == {"b3": "b3_1"} != branch_entries(RULER, ["b3"])
+        statistic = RefittedStatistic(real.features, ISOMAP, rng=np.random.default_rng(1).spawn(4)[3].spawn(3)[0])
+        own = branch_surrogate(ruler, real.stage)
+        assert not np.array_equal(own, branch_surrogate(RULER, real.stage))
+        observed = statistic.of(own[None], np.random.default_rng(0).spawn(1))[0]
+        assert found["branch_permutation"].details["observed"] == pytest.approx(observed)
+        assert found["branch_permutation"].statistic < 0.05
+        tables = ruler.null_tables.copy()
+        tables[[3, 7]] = ruler.directed
+        leaky = by_gate(
+            specific(real, replace(ruler, null_tables=tables), ISOMAP, seed=1, n_rulers=10, n_permutations=2)
+        )
+        assert (leaky["null_ruler"].statistic, leaky["null_ruler"].status) == (pytest.approx(0.2), "fail")
+
+    def test_a_head_that_does_not_read_the_ruler_is_asked_the_same(self, real, noise):
+        result = specific(real, RULER, ISOMAP, seed=1, negative=noise, n_rulers=5, n_permutations=199)
+        assert result.status == "pass", result.reason
+        assert "its own refit" in by_gate(result)["branch_permutation"].null.kind
+        shuffled = RULER.relabelled(rng=np.random.default_rng(5))
+        data = replace(real, distances=shuffled.distances(real.stage), branch=shuffled.branch(real.stage))
+        again = specific(data, shuffled, ISOMAP, seed=1, n_rulers=1, n_permutations=2)
+        assert [by_gate(again)[f"{name}_floor"].status for name in FLOORS] == ["fail"] * 3
 
     def test_few_branches_cannot_decide(self):
         stage = ["t0", "t1", "t2", "b0_0", "b0_1", "b0_2"] * 4

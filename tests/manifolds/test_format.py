@@ -49,6 +49,7 @@ DIGESTS = {
     "format-1": "07bc5db6cee8cec9012fe65375d85772983adfa6c32f27bb175df58a83f3bcc8",
     "format-2": "d2c98221986f96bcec6e76e5ac2514c9ba2b407109aae0d9ef07777e24ad480a",
     "format-3": "014c424b2c40c738655c0071bd52e7e0eb3a8cbe77f8a0090b9f818ac86658a6",
+    "format-4": "b18ab4a02a7923197f5aa69c61913f8b209cc09522cc8bf3036cfea8bc4735c5",
 }
 
 
@@ -576,7 +577,7 @@ def test_a_manifold_is_brought_to_format_3_without_what_format_4_added(tmp_path)
     assert document["card_version"] == 3
     assert not {"programs", "scored_labels"} & document.keys()
     assert not {"kind", "interaction"} & document["ruler"].keys()
-    assert not {"n_reduced", "n_landmarks"} & document["extraction"]["adaptor"].keys()
+    assert not {"n_reduced", "n_landmarks", "n_pieces"} & document["extraction"]["adaptor"].keys()
     again = Manifold.read(tmp_path / "old")
     assert again.digest == old.digest != new.digest
     assert in_format(again, 3).digest == old.digest

@@ -7,6 +7,7 @@ import pytest
 import manifoldzoo.manifolds
 from manifoldzoo.cards._errors import FormatError, NotFoundError
 from manifoldzoo.cards._evidence_plan import STANDARD_COMPARISONS, EvidencePlan
+from manifoldzoo.manifolds._geodesic_settings import GeodesicSettings
 from manifoldzoo.manifolds._let import LetSettings
 from manifoldzoo.manifolds._recipe import ADAPTORS, read_recipe, recipe_folder, table_folder
 
@@ -208,7 +209,7 @@ def test_an_anchor_head_is_the_default_and_has_its_published_settings(tmp_path):
     assert given.settings() == LetSettings(n_components=3, alpha=0.001, n_steps=20, learning_rate=0.5)
 
 
-@pytest.mark.parametrize("kind", ["let-anchor", "let-cell", "let-hybrid"])
+@pytest.mark.parametrize("kind", sorted(ADAPTORS))
 def test_parameters_are_those_of_the_kind_and_no_others(tmp_path, kind):
     recipe = adaptor(tmp_path, f"kind = '{kind}'\nn_components = 6")
     assert set(recipe.parameters()) == set(ADAPTORS[kind])
@@ -218,12 +219,22 @@ def test_parameters_are_those_of_the_kind_and_no_others(tmp_path, kind):
     assert type(recipe).model_validate(recipe.model_dump()) == recipe
 
 
+@pytest.mark.parametrize("kind", ["isomap", "geodesic-mds"])
+def test_a_geodesic_head_has_its_neighbours(tmp_path, kind):
+    assert adaptor(tmp_path, f"kind = '{kind}'").settings() == GeodesicSettings(kind, 10, 10)
+    given = adaptor(tmp_path, f"kind = '{kind}'\nn_components = 3\nn_neighbours = 20")
+    assert given.settings() == GeodesicSettings(kind, 3, 20)
+    said = "learning_rate is a parameter of let-anchor, let-cell and let-hybrid, and the kind is"
+    with pytest.raises(FormatError, match=said):
+        adaptor(tmp_path, f"kind = '{kind}'\nlearning_rate = 0.1")
+
+
 @pytest.mark.parametrize("kind", ["let-cell", "let-hybrid"])
 def test_operators_are_screened_with_the_default_anchor_head_whatever_the_kind(tmp_path, kind):
     assert adaptor(tmp_path, f"kind = '{kind}'\nlearning_rate = 0.5").settings() == LetSettings()
 
 
-@pytest.mark.parametrize("kind", ["let-anchor", "let-cell", "let-hybrid"])
+@pytest.mark.parametrize("kind", sorted(ADAPTORS))
 @pytest.mark.parametrize("name", ["alpha", "n_steps", "epochs", "patience", "topo", "compact"])
 def test_a_parameter_of_another_kind_is_refused_by_name(tmp_path, kind, name):
     lines = f"kind = '{kind}'\n{name} = 1"

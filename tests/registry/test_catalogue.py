@@ -41,6 +41,7 @@ class TestList:
             "rung": 3,
             "size_bytes": sum((stored / name).stat().st_size for name in FILES[1:]),
             "source_model": "none",
+            "ruler": "stage-graph",
             "parent": None,
             "store": "local",
             "digest": Manifold.read(stored).digest,
@@ -90,6 +91,7 @@ class TestInfo:
         assert [len(run["rungs"]) for run in told["evidence"]] == [3, 2]
         assert [file["name"] for file in told["files"]] == sorted(FILES[1:])
         assert told["card"]["title"] == "Tiny"
+        assert told["ruler"] == "stage-graph"
         assert isinstance(told["index_age_days"], float)
 
     def test_on_the_hub(self, published: LoopbackHub) -> None:

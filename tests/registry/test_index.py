@@ -92,6 +92,7 @@ class TestRefresh:
         assert zoo.requests == []
         shown = {row["version"]: row for row in list_manifolds("tiny")}
         assert shown["0.2.0"]["store"] == "hub"
+        assert shown["0.2.0"]["ruler"] == "stage-graph"
         assert verify("tiny")["ok"]
 
     def test_a_moved_tag_changes_nothing(self, zoo: LoopbackHub, tmp_path: Path) -> None:
@@ -234,3 +235,10 @@ class TestRead:
         write_index(entry(**change))
         with pytest.raises(FormatError):
             read_index()
+
+
+def test_an_index_that_does_not_tell_rulers_is_read(own_folders: Path) -> None:
+    assert "ruler" not in entry()
+    write_index(entry())
+    (row,) = [row for row in list_manifolds("tiny") if row["store"] == "hub"]
+    assert row["ruler"] is None
