@@ -33,7 +33,10 @@ from manifoldzoo.manifolds._recipe import (
     read_recipe,
     recipe_folder,
 )
+from manifoldzoo.manifolds._ruler_recipe import InteractionRecipe
 from manifoldzoo.manifolds.demo import demo_path
+from manifoldzoo.registry import load
+from manifoldzoo.registry._evidence_files import read_evidence
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
@@ -203,6 +206,51 @@ def test_commands_of_the_page_on_gates_read_own_cells(tmp_path: Path) -> None:
         assert ("Early B cells" in own["unmapped"]) == ("--labels" not in command)
 
 
+def test_the_page_on_communication_prints_what_it_says(tmp_path: Path) -> None:
+    found = BLOCK.findall((ROOT / "docs" / "communication.md").read_text(encoding="utf-8"))
+    code = "\n".join(block for language, block in found if language == "python")
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "".join(block for language, block in found if language == "")
+    assert {"sender_receiver.png", "interaction_map.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_command_and_the_recipe_of_the_page_on_communication_are_read(tmp_path: Path) -> None:
+    found = BLOCK.findall((ROOT / "docs" / "communication.md").read_text(encoding="utf-8"))
+    (command,) = (block for language, block in found if language == "sh")
+    (ruler,) = (tomllib.loads(block) for language, block in found if language == "toml")
+    assert InteractionRecipe.model_validate(ruler["ruler"]).n_nulls == 20
+    shutil.copy(demo_path(), tmp_path / "cells.h5ad")
+    arguments = [sys.executable, "-m", "manifoldzoo", *command.split()[1:], "--json"]
+    run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.returncode == 0, run.stderr
+    assert len(json.loads(run.stdout)["groups"]) == 24
+
+
+def test_the_tables_of_the_page_on_communication_are_those_of_the_artifact() -> None:
+    page = (ROOT / "docs" / "communication.md").read_text(encoding="utf-8")
+    manifold = load("communication")
+    told = manifold.card.ruler.interaction
+    assert told is not None
+    assert told.curated is not None
+    for file in told.files:
+        assert f"| {file.n_groups} | {file.n_ligands} | {file.n_receptors} |" in page, file.name
+    assert f"{told.n_pairs} pairs of {told.n_ligands} ligand and {told.n_receptors} receptor genes" in page
+    nulls = told.curated.null_auroc
+    assert f"| {told.curated.auroc:.2f}; its 20 nulls {min(nulls):.2f} to {max(nulls):.2f} |" in page
+    assert manifold.path is not None
+    run = read_evidence(manifold.path, manifold.digest)[-1]
+    records = {record.gate: record.statistic for rung in run.rungs for record in rung.records}
+    row = "| trustworthiness {trustworthiness:.2f} (k = 10), random {random_holdout:.2f}, donors {donor_holdout:.2f}, "
+    row += "classes {branch_holdout:.2f}, blocked permutation p 0.001 |"
+    assert row.removeprefix("| ").format(**records) in page
+    assert "studies {study_floor:.2f} and classes {branch_floor:.2f} ".format(**records) in page
+    assert "{external_all:.2f}, between donors {external_between_donors:.2f}, ".format(**records) in page
+
+
 @pytest.mark.slow
 def test_the_files_and_the_commands_of_the_page_on_new_manifolds_work(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "new_manifold.md").read_text(encoding="utf-8")
@@ -258,6 +306,7 @@ PAGES = [
     *(
         f"docs/{name}.md"
         for name in (
+            "communication",
             "gates",
             "heads",
             "leave_one_study_out",

@@ -186,7 +186,8 @@ def test_its_commands_work(python: Path, tmp_path: Path) -> None:
     assert listed.returncode == 0, listed.stderr
     rows = json.loads(listed.stdout)["manifolds"]
     assert [(row["name"], row["version"], row["rung"]) for row in rows] == [
-        ("hematopoietic", "0.1.0", 3),
+        ("cell-cycle", "0.1.0", 2),
+        ("communication", "1.0.0", 3),
         ("hematopoietic", "1.0.0", 3),
         ("hematopoietic", "1.1.0", 3),
         ("hematopoietic-raw", "1.0.0", 3),

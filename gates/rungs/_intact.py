@@ -93,12 +93,12 @@ def _panel(manifold: Manifold) -> Record:
 
 
 def _ruler(manifold: Manifold) -> Record:
-    """The stage graph on the card has the digest the card gives, and the branches of the anchors are its own."""
+    """The ruler of the card has the digest the card gives, and the branches of the anchors are its own."""
     ruler, anchors = manifold.ruler, manifold.card.panel.anchors
     same = ruler.digest == manifold.card.ruler.digest
     own = ruler.branch([anchor.stage for anchor in anchors]) == [anchor.branch for anchor in anchors]
     return _said(
-        "ruler_digest", holds=same and own, reason="stage graph matches its digest and the branches of the anchors"
+        "ruler_digest", holds=same and own, reason="ruler matches its digest and the branches of the anchors"
     )
 
 
