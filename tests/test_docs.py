@@ -227,7 +227,7 @@ def test_the_command_and_the_recipe_of_the_page_on_communication_are_read(tmp_pa
     arguments = [sys.executable, "-m", "manifoldzoo", *command.split()[1:], "--json"]
     run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
-    assert len(json.loads(run.stdout)["groups"]) == 24
+    assert len(json.loads(run.stdout)["groups"]["names"]) == 24
 
 
 def test_the_tables_of_the_page_on_communication_are_those_of_the_artifact() -> None:
