@@ -10,8 +10,8 @@ from ._frozen import Frozen, Sha256
 from ._text import Licence, Text
 
 RulerKind = Literal["stage-graph", "interaction"]
-"""``stage-graph`` counts steps on a graph that stands on the card; ``interaction`` is a table between cell types, computed
-from a ligand-receptor resource and expression, that travels as tensors."""
+"""``stage-graph`` counts steps on a graph that stands on the card; ``interaction`` is a table between cell types that
+travels as tensors, computed from a ligand-receptor resource and expression."""
 
 
 class StageEntry(Frozen):

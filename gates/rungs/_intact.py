@@ -97,9 +97,7 @@ def _ruler(manifold: Manifold) -> Record:
     ruler, anchors = manifold.ruler, manifold.card.panel.anchors
     same = ruler.digest == manifold.card.ruler.digest
     own = ruler.branch([anchor.stage for anchor in anchors]) == [anchor.branch for anchor in anchors]
-    return _said(
-        "ruler_digest", holds=same and own, reason="ruler matches its digest and the branches of the anchors"
-    )
+    return _said("ruler_digest", holds=same and own, reason="ruler matches its digest and the branches of the anchors")
 
 
 def _fold(manifold: Manifold) -> Record:
