@@ -9,12 +9,13 @@ import yaml
 
 from ._adaptor import Adaptor, Convergence
 from ._card import Candidate, Card, Choice, Familiarity
-from ._evidence import RUNG_NAMES, EvidenceRun, best_run, rung_reached
+from ._evidence import RUNG_NAMES, EvidenceRun, Record, best_run, rung_reached
 from ._evidence_plan import EvidencePlan
 from ._markdown import cell as _cell
 from ._readme_labels import labels_in_words
 from ._readme_ruler import interaction_section, ruler_in_words
 
+_MOST_DETAILS = 16
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0", "cc-by-sa-4.0"})
 
 
@@ -127,12 +128,18 @@ def _evidence(runs: Sequence[EvidenceRun]) -> str:
             statistic = "" if record.statistic is None else f"{record.statistic:.4g}"
             needed = "" if record.threshold is None else f"{record.direction} {record.threshold:g}"
             status = record.status if record.decides else "shown only, never decides"
-            details = "; ".join(f"{key} {_short(value)}" for key, value in record.details.items())
-            cells = (_cell(record.gate), statistic, needed, record.n or "", status, _cell(details))
+            cells = (_cell(record.gate), statistic, needed, record.n or "", status, _cell(_details(record)))
             lines.append(f"| {' | '.join(map(str, cells))} |")
     if best.allowed_below:
         lines += ["", f"**Published below rung 3**, reason given: {best.allowed_below}"]
     return "\n".join(lines) + "\n"
+
+
+def _details(record: Record) -> str:
+    """The first details of a record; a table of programs by axes has hundreds, which the report shows as one."""
+    told = [f"{key} {_short(value)}" for key, value in record.details.items()]
+    left_out = len(told) - _MOST_DETAILS
+    return "; ".join([*told[:_MOST_DETAILS], *([f"{left_out} more in `manifoldzoo report`"] if left_out > 0 else [])])
 
 
 def _own_cells(runs: Sequence[EvidenceRun]) -> str:

@@ -312,3 +312,13 @@ def test_the_map_of_interactions_stands_first():
         *("anchors.png", "gates.png", "sender_receiver.png")
     ]
     assert "(figures/anchors.png)" in render(figures=["anchors.png", "stages.png"]).split("## Use")[0]
+
+
+def test_of_a_record_with_hundreds_of_details_the_first_are_shown_and_the_rest_counted():
+    details = {f"q axis_{number}": number / 1000 for number in range(1, 101)}
+    text = render(run(conclude(1, [judge("loadings", 1.0, ">=", 0.5, details=details)])))
+    (row,) = (line for line in text.splitlines() if line.startswith("| loadings |"))
+    shown = [name for name in details if f"{name} " in row]
+    assert shown == list(details)[: len(shown)]
+    assert 10 <= len(shown) < 30
+    assert f"{len(details) - len(shown)} more in" in row
