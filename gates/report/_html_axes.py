@@ -71,18 +71,18 @@ def _strong(found: AxisTable, row: int, place: int) -> Html:
     z, q = found.z[row, place], found.q[row, place]
     if not np.isfinite(z):
         return Html("too few genes")
-    said = together(number(z), "*" if q < Q_SHOWN else "")
-    return together(element("strong", said) if q < Q_SHOWN else said, " (", number(q), ")")
+    said = together(number(z, ".1f"), "*" if q < Q_SHOWN else "")
+    return together(element("strong", said) if q < Q_SHOWN else said, " (", number(q, ".2g"), ")")
 
 
 def _plain(found: AxisTable, row: int, place: int) -> Html:
     """Effect and z of ranks of one program on one axis."""
-    return together(_number(found.effect[row, place]), " (", _number(found.rank_z[row, place]), ")")
+    return together(_number(found.effect[row, place]), " (", number(found.rank_z[row, place], ".1f"), ")")
 
 
 def _number(value: float) -> Html:
-    """A number, or nothing."""
-    return number(value) if np.isfinite(value) else Html("")
+    """A number of two decimals, or nothing."""
+    return number(value, ".2f") if np.isfinite(value) else Html("")
 
 
 def _scrolled(content: Html) -> Html:

@@ -93,9 +93,9 @@ def facts(pairs: Iterable[tuple[str, str]], *, short: bool = False) -> Html:
     return element("dl", *rows, class_="facts")
 
 
-def number(value: float) -> Html:
-    """A number to four digits that keeps all of them for machines."""
-    return element("data", f"{value:.4g}", value=repr(float(value)))
+def number(value: float, shown: str = ".4g") -> Html:
+    """A number, to four digits or as is asked for, that keeps all of them for machines."""
+    return element("data", format(value, shown), value=repr(float(value)))
 
 
 def _record(record: Record, rung: int) -> Html:

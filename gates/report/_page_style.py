@@ -22,12 +22,13 @@ a { color: var(--pass); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; margin: .6rem 0; }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-top: 1px solid var(--line); }
-thead th { color: var(--soft); font-weight: 600; border-top: 0; }
+thead th { color: var(--soft); font-weight: 600; border-top: 0; overflow-wrap: break-word; }
 tbody th { font-weight: 600; }
 .more > * { border-top: 0; padding-top: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal; }
 .wide { overflow-x: auto; } .wide td { white-space: nowrap; overflow-wrap: normal; }
-.whole { white-space: nowrap; overflow-wrap: normal; }
+.wide tbody th { min-width: 11rem; overflow-wrap: break-word; }
+.whole, data { white-space: nowrap; overflow-wrap: normal; }
 .status { white-space: nowrap; font-weight: 600; overflow-wrap: normal; }
 .pass { color: var(--pass); } .fail { color: var(--fail); }
 .cannot-decide { color: var(--open); } .not-run { color: var(--soft); }
